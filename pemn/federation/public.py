@@ -1,0 +1,78 @@
+"""The public state: the only model that is ever shared, and it is all integers.
+
+Source: docs/wire.md, "Public state".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.errors import MalformedFrame, OutOfSync
+from pemn.federation.levels import HALF, MAX_STEPS, Levels
+from pemn.federation.moves import decode_moves, encode_moves
+from pemn.mask import Mask
+from pemn.wire.limits import STATE_HASH_BYTES
+from pemn.wire.messages import Broadcast, Spec
+
+
+@dataclass(frozen=True, eq=False)
+class PublicState:
+    """What server and clients share after a round.
+
+    Attributes:
+        round: How many rounds it holds; 0 follows from the spec alone.
+        k: int8 [n], how many steps each weight has moved.
+    """
+
+    round: int
+    k: NDArray[np.int8]
+
+    @classmethod
+    def start(cls, num_params: int) -> PublicState:
+        """Returns the state before the first round."""
+        return cls(0, np.zeros(num_params, np.int8))
+
+    def hash(self, run_id: int) -> bytes:
+        """Returns 16 bytes by which two ends know that they have the same state of the same run."""
+        head = b"pemn state" + struct.pack("<QI", run_id, self.round)
+        return hashlib.sha256(head + self.k.tobytes()).digest()[:STATE_HASH_BYTES]
+
+    def mask(self, levels: Levels, sizes: tuple[int, ...]) -> Mask:
+        """Returns the mask that everybody shares: the weights that are rather kept than not."""
+        return Mask.from_bits(levels.at(self.k) > HALF, sizes)
+
+
+def broadcast(run_id: int, levels: Levels, base: PublicState, now: PublicState) -> Broadcast:
+    """Returns the message that takes a client from `base` to `now`."""
+    moved = now.k.astype(np.int16) - base.k
+    moves = encode_moves(moved, levels.at(base.k))
+    return Broadcast(run_id, base.round, now.round, now.hash(run_id), moves)
+
+
+def apply(spec: Spec, levels: Levels, state: PublicState, message: Broadcast) -> PublicState:
+    """Returns the state after a broadcast; a broadcast that was applied before changes nothing.
+
+    Raises:
+        OutOfSync: If the broadcast starts from another state than `state`, or leads to another hash.
+        MalformedFrame: If its moves are no canonical moves.
+    """
+    if message.run_id != spec.run_id:
+        raise OutOfSync("run", got=f"{message.run_id:016x}", wanted=f"{spec.run_id:016x}", where="broadcast")
+    if message.round == state.round and message.state_hash == state.hash(spec.run_id):
+        return state
+    if message.base_round == 0:
+        state = PublicState.start(state.k.size)
+    if message.base_round != state.round:
+        raise OutOfSync("base round", got=message.base_round, wanted=state.round, where="broadcast")
+    k = state.k + decode_moves(message.moves, levels.at(state.k))
+    if int(np.abs(k).max(initial=0)) > MAX_STEPS:
+        raise MalformedFrame("moves leave the range of k", wanted=f"-{MAX_STEPS} .. {MAX_STEPS}")
+    after = PublicState(message.round, k.astype(np.int8))
+    if after.hash(spec.run_id) != message.state_hash:
+        raise OutOfSync("hash of the public state", where=f"broadcast of round {message.round}")
+    return after

@@ -1,0 +1,101 @@
+"""What every message of a run cost, by round, slot and direction.
+
+Three figures, in bytes: `payload`, the encoded messages of `pemn.wire`; `framed`, with the link's envelope and
+gRPC's length prefix; `wire`, what the kernel sent and received on the client's connections, TLS and HTTP/2
+included, or null where nobody can say.
+
+Source: docs/wire.md, "The ledger".
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from pemn.wire.messages import num_bytes_by_kind
+
+Direction: TypeAlias = Literal["up", "down"]
+DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
+
+Wire: TypeAlias = Mapping[int, tuple[int, int]]
+"""Bytes so far on the connections of each slot: (up, down)."""
+
+
+@dataclass
+class Entry:
+    """A line of the ledger: one slot and direction in one round."""
+
+    round: int
+    slot: int
+    direction: Direction
+    messages: int = 0
+    payload: int = 0
+    payload_by_kind: dict[str, int] = field(default_factory=dict)
+    framed: int = 0
+    wire: int | None = None
+
+
+class Ledger:
+    """Collects what is sent and received, and closes it round by round."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._open: dict[tuple[int, Direction], Entry] = {}
+        self._before: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
+
+    def note(self, slot: int, direction: Direction, content: bytes, num_framed_bytes: int) -> None:
+        """Adds a message to the round that is open.
+
+        Args:
+            slot: Whose message.
+            direction: `up` from the client, `down` to it.
+            content: The encoded content.
+            num_framed_bytes: Its length on the link, envelope included.
+        """
+        entry = self._entry(slot, direction)
+        entry.messages += 1
+        entry.payload += len(content)
+        entry.framed += num_framed_bytes
+        for kind, num_bytes in num_bytes_by_kind(content).items():
+            entry.payload_by_kind[kind] = entry.payload_by_kind.get(kind, 0) + num_bytes
+
+    def close_round(self, round_: int, wire: Wire | None) -> list[Entry]:
+        """Ends a round.
+
+        Args:
+            round_: 0 for joining, then the rounds, then one more for the final broadcast.
+            wire: Bytes so far of each slot; None where they cannot be known.
+
+        Returns:
+            The round's entries, two a slot.
+        """
+        for slot, now in (wire or {}).items():
+            before = self._before[slot]
+            self._before[slot] = now
+            for direction, old, new in zip(DIRECTIONS, before, now, strict=True):
+                self._entry(slot, direction).wire = new - old
+        closed = [self._open[key] for key in sorted(self._open)]
+        for entry in closed:
+            entry.round = round_
+        self._open = {}
+        self.entries += closed
+        return closed
+
+    def total(self, direction: Direction, column: Literal["payload", "framed", "wire"]) -> int:
+        """Returns the sum of a column over all closed rounds; unknown wire bytes count as framed ones."""
+        chosen = [entry for entry in self.entries if entry.direction == direction]
+        if column == "wire":
+            return sum(entry.framed if entry.wire is None else entry.wire for entry in chosen)
+        return sum(getattr(entry, column) for entry in chosen)
+
+    def total_of_kind(self, kind: str) -> int:
+        """Returns the payload of all messages of a kind."""
+        return sum(entry.payload_by_kind.get(kind, 0) for entry in self.entries)
+
+    def _entry(self, slot: int, direction: Direction) -> Entry:
+        key = (slot, direction)
+        if key not in self._open:
+            self._open[key] = Entry(-1, slot, direction)
+        return self._open[key]

@@ -1,0 +1,108 @@
+"""Binary masks: which weights are kept."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.errors import LocalError
+
+
+def packed_bytes(sizes: Sequence[int]) -> int:
+    """Returns the length of a packed mask: every layer starts on a byte."""
+    return sum(-(-size // 8) for size in sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """One bit a weight, packed.
+
+    Bit `i % 8` of byte `i // 8` of a layer (lowest bit first) says whether weight `i` is kept. Every layer starts on
+    a byte; the bits that fill up its last byte are 0.
+
+    Attributes:
+        sizes: Number of weights of each layer.
+        packed: uint8 [sum of ceil(size / 8)], read-only.
+    """
+
+    sizes: tuple[int, ...]
+    packed: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        """Checks length and padding, and freezes the bytes.
+
+        Raises:
+            LocalError: If the bytes do not fit the sizes or a padding bit is set.
+        """
+        wanted = packed_bytes(self.sizes)
+        if self.packed.dtype != np.uint8 or self.packed.shape != (wanted,):
+            got = f"{self.packed.dtype} {self.packed.shape}"
+            raise LocalError("packed mask", got=got, wanted=f"uint8 ({wanted},)")
+        for size, part in zip(self.sizes, self._parts(), strict=True):
+            if size % 8 and part[-1] >> (size % 8):
+                raise LocalError("packed mask has padding bits set")
+        self.packed.setflags(write=False)
+
+    @classmethod
+    def from_bits(cls, bits: NDArray[np.bool_], sizes: Sequence[int]) -> Mask:
+        """Packs one bit a weight.
+
+        Args:
+            bits: bool [n], layer after layer without padding.
+            sizes: Number of weights of each layer; their sum is n.
+        """
+        if bits.shape != (sum(sizes),):
+            raise LocalError("mask bits", got=bits.shape, wanted=(sum(sizes),))
+        ends = np.cumsum(sizes)[:-1]
+        parts = [np.packbits(part, bitorder="little") for part in np.split(bits, ends)]
+        return cls(tuple(sizes), np.concatenate(parts))
+
+    def bits(self) -> NDArray[np.bool_]:
+        """Returns bool [n], layer after layer without padding."""
+        parts = [
+            np.unpackbits(part, bitorder="little", count=size)
+            for size, part in zip(self.sizes, self._parts(), strict=True)
+        ]
+        return np.concatenate(parts).astype(np.bool_)
+
+    def layer(self, index: int) -> NDArray[np.uint8]:
+        """Returns the packed bytes of one layer."""
+        return self._parts()[index]
+
+    @property
+    def num_kept(self) -> int:
+        """Number of weights that are kept."""
+        return int(np.bitwise_count(self.packed).sum(dtype=np.int64))
+
+    @property
+    def density(self) -> float:
+        """Share of weights that are kept, 0 .. 1."""
+        return self.num_kept / sum(self.sizes)
+
+    @cached_property
+    def sha256(self) -> bytes:
+        """Hash of the packed bytes."""
+        return hashlib.sha256(self.packed.tobytes()).digest()
+
+    def __xor__(self, other: Mask) -> Mask:
+        """Returns the mask of the weights in which two masks differ."""
+        if self.sizes != other.sizes:
+            raise LocalError("masks of two networks", got=other.sizes, wanted=self.sizes)
+        return Mask(self.sizes, self.packed ^ other.packed)
+
+    def __eq__(self, other: object) -> bool:
+        """Two masks are equal if every bit is."""
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return self.sizes == other.sizes and bool(np.array_equal(self.packed, other.packed))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _parts(self) -> list[NDArray[np.uint8]]:
+        ends = np.cumsum([-(-size // 8) for size in self.sizes])[:-1]
+        return np.split(self.packed, ends)

@@ -1,0 +1,117 @@
+"""How a short prototype of random values fills every layer (PEMN, NeurIPS 2022).
+
+Every strategy comes down to one rule: layer `l` reads values `0 .. period-1` of one stream and repeats them from
+its own first weight on. The strategies differ in the stream and the period:
+
+    strategy    stream of layer l                 period                         paper
+    full        l                                 its own size                   "Mask"
+    one-layer   first layer of the same shape     its own size                   equation 5
+    mp          the largest layer                 size of the largest layer      equation 8
+    rp:RATIO    the largest layer                 int(largest * RATIO) + 1       equation 9, Algorithm 3
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.errors import ConfigError
+from pemn.generator import Purpose, child, signs
+
+_RP = re.compile(r"rp:([0-9.]+(?:e-?[0-9]+)?)")
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """Which values fill which layer.
+
+    Attributes:
+        kind: `full`, `one-layer`, `mp` or `rp`.
+        ratio: For `rp`, the prototype's length as a share of the largest layer, 0 < ratio <= 1; else 1.
+    """
+
+    kind: str
+    ratio: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> Strategy:
+        """Reads `full`, `one-layer`, `mp` or `rp:RATIO`.
+
+        Raises:
+            ConfigError: If `text` is none of these or the ratio is not in (0, 1].
+        """
+        if text in ("full", "one-layer", "mp"):
+            return cls(text)
+        if match := _RP.fullmatch(text):
+            try:
+                ratio = float(match[1])
+            except ValueError:
+                ratio = math.nan
+            if 0.0 < ratio <= 1.0:
+                return cls("rp", ratio)
+        raise ConfigError(
+            "unknown strategy",
+            got=repr(text),
+            wanted="full, one-layer, mp or rp:RATIO with 0 < RATIO <= 1",
+        )
+
+    def __str__(self) -> str:
+        """Returns the one spelling that `parse` reads back to the same value."""
+        return f"rp:{self.ratio!r}" if self.kind == "rp" else self.kind
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a layer's values come from: `value(i) = stream[i % period]`."""
+
+    stream: int
+    period: int
+
+
+def sources(strategy: Strategy, shapes: Sequence[tuple[int, ...]]) -> list[Source]:
+    """Returns the source of every layer.
+
+    Args:
+        strategy: How layers share values.
+        shapes: Shape of each masked layer, in the model's order.
+    """
+    sizes = [math.prod(shape) for shape in shapes]
+    if strategy.kind == "full":
+        return [Source(i, size) for i, size in enumerate(sizes)]
+    if strategy.kind == "one-layer":
+        return [Source(shapes.index(s), size) for s, size in zip(shapes, sizes, strict=True)]
+    largest = sizes.index(max(sizes))
+    period = sizes[largest]
+    if strategy.kind == "rp":
+        # The published rule adds one, so that no ratio gives an empty prototype; it must not outgrow its layer.
+        period = min(int(period * strategy.ratio) + 1, period)
+    return [Source(largest, period)] * len(sizes)
+
+
+def unique_values(strategy: Strategy, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Returns how many generated values the network's weights are made of (before scales and masks)."""
+    longest: dict[int, int] = {}
+    for source, shape in zip(sources(strategy, shapes), shapes, strict=True):
+        used = min(source.period, math.prod(shape))
+        longest[source.stream] = max(used, longest.get(source.stream, 0))
+    return sum(longest.values())
+
+
+def values(seed: int, source: Source, count: int) -> NDArray[np.float16]:
+    """Returns the first `count` distinct values of a source: the signed constant, +1 or -1.
+
+    Args:
+        seed: The run's seed, 0 .. 2^64-1.
+        source: Which stream.
+        count: How many, at most `source.period`.
+
+    Returns:
+        float16 [count].
+    """
+    negative = signs(child(seed, Purpose.WEIGHTS, source.stream), count)
+    return np.where(negative, np.float16(-1.0), np.float16(1.0))

@@ -1,0 +1,103 @@
+"""Spec + mask -> weights, at memory speed, the same bits everywhere.
+
+A weight is `float32(value) * scale`, rounded once, where its mask bit is set, and +0.0 elsewhere. The mask is put
+in by a bitwise AND: multiplying by 0 would leave -0.0 in the place of negative weights, and another hash.
+
+Source: docs/wire.md, "Weights".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.errors import LocalError
+from pemn.mask import Mask
+from pemn.prototype import Source, values
+from pemn.spec import Layer, ModelSpec
+
+_BLOCK = 1 << 17  # weights; 512 KiB of float32 stay in the second-level cache
+
+# Row b holds, for each of the 8 bits of byte b, all ones or all zeros: what to AND eight weights with.
+_BYTE_MASKS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(
+    np.uint32
+) * np.uint32(0xFFFFFFFF)
+
+
+def layer_values(spec: ModelSpec, index: int) -> NDArray[np.float32]:
+    """Returns the distinct values of one layer, scaled.
+
+    Returns:
+        float32 [min(period, size of the layer)].
+    """
+    layer, source = spec.layers[index], spec.sources[index]
+    short = values(spec.seed, source, min(source.period, layer.size))
+    return short.astype(np.float32) * np.float32(layer.scale)
+
+
+def frozen_weights(spec: ModelSpec) -> NDArray[np.float32]:
+    """Returns the weights before any mask, layer after layer.
+
+    Returns:
+        float32 [n].
+    """
+    tiles = [np.resize(layer_values(spec, i), layer.size) for i, layer in enumerate(spec.layers)]
+    return np.concatenate(tiles)
+
+
+def rebuild(spec: ModelSpec, mask: Mask) -> NDArray[np.float32]:
+    """Returns the weights of a model, layer after layer.
+
+    Args:
+        spec: The network.
+        mask: Which of its weights are kept.
+
+    Returns:
+        float32 [n].
+
+    Raises:
+        LocalError: If the mask is of another network.
+    """
+    if mask.sizes != spec.sizes:
+        raise LocalError("mask of another network", got=mask.sizes, wanted=spec.sizes)
+    out = np.empty(spec.num_params, np.float32)
+    begin = 0
+    for index, (layer, source) in enumerate(zip(spec.layers, spec.sources, strict=True)):
+        end = begin + layer.size
+        _fill(out[begin:end], _tile(spec, index, layer, source), mask.layer(index))
+        begin = end
+    return out
+
+
+def weights_sha256(weights: NDArray[np.float32]) -> bytes:
+    """Returns the hash by which two ends know that they have the same network.
+
+    Args:
+        weights: float32 [n] as `rebuild` returns them; hashed as little-endian bytes.
+    """
+    return hashlib.sha256(weights.astype("<f4", copy=False).tobytes()).digest()
+
+
+def _tile(spec: ModelSpec, index: int, layer: Layer, source: Source) -> NDArray[np.uint32]:
+    """Returns the bits of a layer's values, repeated to whole bytes of mask and about a block."""
+    short = layer_values(spec, index)
+    if short.size < layer.size:
+        whole = math.lcm(source.period, 8)
+        short = np.resize(short, min(whole * -(-_BLOCK // whole), -(-layer.size // 8) * 8))
+    return short.view(np.uint32)
+
+
+def _fill(out: NDArray[np.float32], tile: NDArray[np.uint32], packed: NDArray[np.uint8]) -> None:
+    """Writes `out[i] = tile[i % len(tile)]` where bit i is set, else +0.0."""
+    bits = out.view(np.uint32)
+    for begin in range(0, out.size, tile.size):
+        block = bits[begin : begin + tile.size]
+        whole = block.size // 8 * 8
+        rows = packed[begin // 8 : (begin + whole) // 8]
+        np.take(_BYTE_MASKS, rows, axis=0, out=block[:whole].reshape(-1, 8), mode="clip")
+        if whole < block.size:
+            block[whole:] = _BYTE_MASKS[packed[-1], : block.size - whole]
+        np.bitwise_and(block, tile[: block.size], out=block)

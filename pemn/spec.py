@@ -1,0 +1,148 @@
+"""What both ends must agree on to build the same network from a seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.errors import DataError, LocalError
+from pemn.prototype import Source, Strategy, sources, unique_values
+
+
+def to_float32(value: float) -> float:
+    """Returns `value` rounded to the nearest float32."""
+    return float(np.float32(value))
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One masked weight tensor.
+
+    Attributes:
+        name: Its name in the model's `state_dict`.
+        shape: Its shape, as torch has it (output channels first).
+        scale: float32 > 0 that its prototype values are multiplied by.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    scale: float
+
+    def __post_init__(self) -> None:
+        """Checks that the layer can exist."""
+        finite = math.isfinite(self.scale) and self.scale > 0
+        if not finite or self.scale != to_float32(self.scale):
+            raise LocalError("layer scale", got=self.scale, wanted="a float32 > 0", where=self.name)
+        if not self.shape or min(self.shape) < 1:
+            raise LocalError("layer shape", got=self.shape, wanted="sizes >= 1", where=self.name)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class InputContract:
+    """What a network is fed: `(pixels / 255 - mean) / std`, float32, batch x channels x height x width.
+
+    Attributes:
+        shape: (channels, height, width) of one image.
+        mean: Per channel, in units of the full range 0 .. 1.
+        std: Per channel, > 0, same units.
+        class_names: Name of each output, in order.
+    """
+
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Checks that the parts fit each other."""
+        if not len(self.mean) == len(self.std) == self.shape[0]:
+            raise LocalError("input contract", got=(self.mean, self.std), wanted="one a channel")
+        if not all(math.isfinite(v) for v in self.mean + self.std) or min(self.std) <= 0:
+            raise LocalError("input contract", got=(self.mean, self.std), wanted="finite, std > 0")
+
+    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns what the network is fed: `(pixels / 255 - mean) / std`, every step rounded to float32.
+
+        Args:
+            images: uint8 [N, channels, height, width].
+
+        Returns:
+            float32 [N, channels, height, width].
+
+        Raises:
+            DataError: If the images have another shape or dtype.
+        """
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != self.shape:
+            raise DataError(
+                "images do not fit the network",
+                got=f"{images.dtype} {list(images.shape)}",
+                wanted=f"uint8 [N, {', '.join(map(str, self.shape))}]",
+            )
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (self.mean, self.std))
+        out = images.astype(np.float32)
+        out /= np.float32(255)
+        out -= mean
+        out /= std
+        return out
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A network without its mask: with a mask it is a model.
+
+    Attributes:
+        architecture: A name that `pemn.training.models.build` knows, such as `mlp-256-256`.
+        input: What the network is fed.
+        layers: The masked layers, in `state_dict` order; flat indices run through them in this order.
+        seed: 64-bit seed of the frozen weights, 0 .. 2^64-1.
+        strategy: How a prototype fills the layers.
+    """
+
+    architecture: str
+    input: InputContract
+    layers: tuple[Layer, ...]
+    seed: int
+    strategy: Strategy
+
+    def __post_init__(self) -> None:
+        """Checks that the network can exist."""
+        if not self.layers:
+            raise LocalError("model without masked layers", where=self.architecture)
+        if len({layer.name for layer in self.layers}) != len(self.layers):
+            raise LocalError("two layers of one name", where=self.architecture)
+        if not 0 <= self.seed < 1 << 64:
+            raise LocalError("seed", got=self.seed, wanted="0 .. 2^64-1")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of outputs."""
+        return len(self.input.class_names)
+
+    @cached_property
+    def num_params(self) -> int:
+        """Number of masked weights, n."""
+        return sum(self.sizes)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Number of weights of each layer."""
+        return tuple(layer.size for layer in self.layers)
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """Where each layer's values come from."""
+        return tuple(sources(self.strategy, [layer.shape for layer in self.layers]))
+
+    @property
+    def unique_values(self) -> int:
+        """How many generated values the weights are made of."""
+        return unique_values(self.strategy, [layer.shape for layer in self.layers])

@@ -1,0 +1,1 @@
+"""Bytes <-> checked messages. The generated protobuf code lives here and nowhere else."""

@@ -1,0 +1,39 @@
+"""The bounds of every message, enforced before anything is allocated for it (docs/wire.md, "Limits")."""
+
+from __future__ import annotations
+
+PROTOCOL_VERSION = 1
+"""Raised whenever bytes change their meaning; two ends with different versions do not talk."""
+
+MAX_PARAMS = 1 << 28
+"""Masked weights of a network: 268 million."""
+
+MAX_LAYERS = 4096
+MAX_DIMENSIONS = 8
+MAX_CLASSES = 65_536
+MAX_CHANNELS = 64
+MAX_TEXT_BYTES = 256
+"""Names, strategies and other short texts, as UTF-8."""
+
+MAX_ERROR_TEXT_BYTES = 1024
+MAX_SLOTS = 1 << 20
+MAX_ROUND = (1 << 31) - 1
+MAX_START_LEVELS = 4096
+STATE_HASH_BYTES = 16
+SHA256_BYTES = 32
+MAX_PART_BYTES = 512 * 1024
+"""Data of one part on the link: well below gRPC's own limit of 4 MiB a message."""
+
+MAX_SPEC_BYTES = 1 << 20
+MAX_SKELETON_BYTES = 64 << 20
+"""An ONNX graph without its masked weights, inflated."""
+
+
+def max_content_bytes(num_params: int) -> int:
+    """Returns the most bytes that a task or an answer of a network with `num_params` weights can have.
+
+    A coded mask is never longer than the packed one plus its header (docs/wire.md, "Coded masks"); a broadcast
+    holds at most 255 planes, of which all but the first two are rare, and half of the weights in all of them is
+    more than any training moves.
+    """
+    return MAX_SPEC_BYTES + num_params // 2 + 4096

@@ -1,0 +1,58 @@
+"""Packed masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pemn.errors import LocalError
+from pemn.mask import Mask, packed_bytes
+
+SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=5).map(tuple)
+
+
+def draw(sizes: tuple[int, ...], seed: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    return np.random.default_rng(seed).random(sum(sizes)) < 0.4
+
+
+@given(SIZES, st.integers(0, 1000))
+def test_packing_loses_nothing(sizes: tuple[int, ...], seed: int) -> None:
+    bits = draw(sizes, seed)
+    mask = Mask.from_bits(bits, sizes)
+    assert np.array_equal(mask.bits(), bits)
+    assert mask.packed.size == packed_bytes(sizes)
+    assert mask.num_kept == bits.sum()
+    assert mask.density == pytest.approx(bits.mean())
+
+
+@given(SIZES, st.integers(0, 1000), st.integers(0, 1000))
+def test_xor(sizes: tuple[int, ...], one: int, two: int) -> None:
+    a, b = Mask.from_bits(draw(sizes, one), sizes), Mask.from_bits(draw(sizes, two), sizes)
+    assert np.array_equal((a ^ b).bits(), a.bits() ^ b.bits())
+    assert (a ^ b) ^ b == a
+    assert (a == b) == (a.sha256 == b.sha256)
+
+
+def test_every_layer_starts_on_a_byte() -> None:
+    mask = Mask.from_bits(np.ones(12, np.bool_), (3, 9))
+    assert mask.packed.tolist() == [0b111, 0xFF, 1]
+    assert mask.layer(1).tolist() == [0xFF, 1]
+
+
+@pytest.mark.parametrize("packed", [[0b1111], [0b111, 0], []])
+def test_bytes_that_do_not_fit_are_refused(packed: list[int]) -> None:
+    with pytest.raises(LocalError, match="packed mask"):
+        Mask((3,), np.array(packed, np.uint8))
+
+
+def test_masks_of_two_networks_do_not_mix() -> None:
+    with pytest.raises(LocalError, match="two networks"):
+        _ = Mask.from_bits(np.ones(3, np.bool_), (3,)) ^ Mask.from_bits(np.ones(3, np.bool_), (1, 2))
+
+
+def test_a_mask_does_not_change() -> None:
+    mask = Mask.from_bits(np.ones(3, np.bool_), (3,))
+    with pytest.raises(ValueError, match="read-only"):
+        mask.packed[0] = 0
