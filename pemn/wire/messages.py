@@ -138,8 +138,8 @@ class MaskProtocol:
             value = getattr(proto, name)
             check(1 <= value <= 65535, name, got=value, wanted="1 .. 65535")
         count = len(proto.start_level_deltas)
-        power = count and count & (count - 1) == 0
-        check(count == 0 or (power and 2 * count <= limits.MAX_START_LEVELS), "start levels", got=count)
+        power_of_two = count & (count - 1) == 0
+        check(power_of_two and 2 * count <= limits.MAX_START_LEVELS, "start levels", got=count)
         levels, level = [], 0
         for delta in proto.start_level_deltas:
             level += delta
@@ -466,15 +466,12 @@ class Content:
     def to_proto(self) -> pb.Content:
         """Returns the protobuf form."""
         return pb.Content(
-            spec=self.spec and self.spec.to_proto(),
-            broadcast=self.broadcast and self.broadcast.to_proto(),
-            update=self.update and self.update.to_proto(),
-            ack=self.ack and self.ack.to_proto(),
-            error=self.error and self.error.to_proto(),
+            spec=self.spec.to_proto() if self.spec else None,
+            broadcast=self.broadcast.to_proto() if self.broadcast else None,
+            update=self.update.to_proto() if self.update else None,
+            ack=self.ack.to_proto() if self.ack else None,
+            error=self.error.to_proto() if self.error else None,
         )
-
-
-_KINDS = {"spec": Spec, "broadcast": Broadcast, "update": Update, "ack": Ack, "error": Failure}
 
 
 def encode(content: Content) -> bytes:
@@ -494,10 +491,16 @@ def decode(data: bytes) -> Content:
     """
     proto = pb.Content()
     parse(proto, data)
-    present = frozenset(name for name in _KINDS if proto.HasField(name))
+    present = {field.name for field, _ in proto.ListFields()}
     answer = len(present) == 1 and present <= {"update", "ack", "error"}
     check(answer or present in ({"broadcast"}, {"spec", "broadcast"}), "parts", got=sorted(present))
-    return Content(**{name: _KINDS[name].from_proto(getattr(proto, name)) for name in present})
+    return Content(
+        spec=Spec.from_proto(proto.spec) if proto.HasField("spec") else None,
+        broadcast=Broadcast.from_proto(proto.broadcast) if proto.HasField("broadcast") else None,
+        update=Update.from_proto(proto.update) if proto.HasField("update") else None,
+        ack=Ack.from_proto(proto.ack) if proto.HasField("ack") else None,
+        error=Failure.from_proto(proto.error) if proto.HasField("error") else None,
+    )
 
 
 def num_bytes_by_kind(data: bytes) -> dict[str, int]:
@@ -508,7 +511,7 @@ def num_bytes_by_kind(data: bytes) -> dict[str, int]:
     """
     proto = pb.Content()
     parse(proto, data)
-    return {name: getattr(proto, name).ByteSize() for name in _KINDS if proto.HasField(name)}
+    return {field.name: message.ByteSize() for field, message in proto.ListFields()}
 
 
 def parse(proto: pb.Content | pb.Spec | pb.Artifact, data: bytes) -> None:

@@ -211,7 +211,7 @@ def test_an_update_counts_for_its_run_round_slot_and_state_alone(
     update = decode(world.devices[0].answer(encode(world.server.task(world.state, 0)))).update
     assert update is not None
     assert world.server.read_vote(world.state, 0, update).metrics == Metrics(10, 500, 3)
-    forged = Update(**{**vars(update), **change})  # type: ignore[arg-type]
+    forged = Update(**{**vars(update), **change})
     with pytest.raises(error):
         world.server.read_vote(world.state, 0, forged)
 

@@ -26,9 +26,9 @@ def entropy_bits(bits: NDArray[np.bool_]) -> float:
 
 BITS = st.one_of(
     st.lists(st.booleans(), max_size=80).map(lambda v: np.array(v, np.bool_)),
-    st.tuples(st.integers(0, 3000), st.sampled_from([0, 0.001, 0.02, 0.2, 0.5, 0.9, 1]), st.integers(0, 99)).map(
-        lambda v: np.random.default_rng(v[2]).random(v[0]) < v[1]
-    ),
+    st.tuples(
+        st.integers(0, 3000), st.sampled_from([0, 0.001, 0.02, 0.2, 0.5, 0.9, 1]), st.integers(0, 99)
+    ).map(lambda v: np.random.default_rng(v[2]).random(v[0]) < v[1]),
 )
 
 

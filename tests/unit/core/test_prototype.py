@@ -23,7 +23,9 @@ def test_two_spellings_one_value() -> None:
     assert Strategy.parse("rp:1e-2") == Strategy.parse("rp:0.01")
 
 
-@pytest.mark.parametrize("text", ["", "rp", "rp:", "rp:0", "rp:1.5", "rp:-1", "rp:nan", "rp:1e5", "rp:1.2.3", "MP"])
+@pytest.mark.parametrize(
+    "text", ["", "rp", "rp:", "rp:0", "rp:1.5", "rp:-1", "rp:nan", "rp:1e5", "rp:1.2.3", "MP"]
+)
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="wanted full, one-layer, mp or rp:RATIO"):
         Strategy.parse(text)
@@ -42,7 +44,9 @@ def test_mp_cuts_the_largest_layer() -> None:
     assert unique_values(Strategy.parse("mp"), PAPER) == 51_200
 
 
-@pytest.mark.parametrize(("ratio", "length"), [("1e-1", 6554), ("1e-2", 656), ("1e-3", 66), ("1e-4", 7), ("1e-5", 1)])
+@pytest.mark.parametrize(
+    ("ratio", "length"), [("1e-1", 6554), ("1e-2", 656), ("1e-3", 66), ("1e-4", 7), ("1e-5", 1)]
+)
 def test_rp_length_is_the_published_rule(ratio: str, length: int) -> None:
     # ConvMixer-6-256's largest layer has 65,536 weights.
     assert unique_values(Strategy.parse(f"rp:{ratio}"), [(256, 256), (256, 25)]) == length

@@ -57,7 +57,7 @@ def test_golden_weights() -> None:
 
 
 def test_the_hash_is_of_little_endian_float32() -> None:
-    assert weights_sha256(np.float32([1.0])) == hashlib.sha256(b"\x00\x00\x80\x3f").digest()
+    assert weights_sha256(np.ones(1, np.float32)) == hashlib.sha256(b"\x00\x00\x80\x3f").digest()
 
 
 def test_a_foreign_mask_is_refused() -> None:

@@ -1,0 +1,1 @@
+"""Local training: masked networks in torch."""

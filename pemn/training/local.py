@@ -1,0 +1,156 @@
+"""A client's local training: scores that decide which of the frozen weights are kept."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from pemn.errors import ConfigError
+from pemn.federation.levels import HIGHEST, LOWEST, ONE
+from pemn.generator import Purpose, child, permutation
+from pemn.rebuild import frozen_weights
+from pemn.spec import ModelSpec
+from pemn.training.models import build
+from pemn.wire.messages import LocalTraining, Metrics
+
+
+class MaskTrainer:
+    """Trains scores with Adam; every forward pass uses the thresholded mask of the scores.
+
+    The order of the images is keyed by seed, round, slot and epoch, so on one machine with one torch thread the
+    same call gives the same scores.
+
+    Args:
+        model: The network.
+        training: Epochs, batch size and learning rate.
+        images: float32 [N, C, H, W], normalised.
+        labels: int64 [N].
+        slot: The client's number; keys the order of the images.
+        device: Where to train.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        training: LocalTraining,
+        images: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        slot: int,
+        device: torch.device,
+    ) -> None:
+        self._model, self._training, self._slot, self._device = model, training, slot, device
+        self._module = build(model.architecture, model.input.shape, model.num_classes).to(device)
+        self._frozen = torch.from_numpy(frozen_weights(model)).to(device)
+        self._images = torch.from_numpy(images).to(device)
+        self._labels = torch.from_numpy(labels).to(device)
+
+    def train(self, q: NDArray[np.uint16], round_: int) -> tuple[NDArray[np.uint16], Metrics]:
+        """Trains one round; see `pemn.methods.mask.Trainer`."""
+        began = time.monotonic()
+        start = q.astype(np.float64) / ONE
+        scores = torch.from_numpy(np.log(start / (1 - start)).astype(np.float32)).to(self._device)
+        optimizer = torch.optim.Adam([scores], lr=self._training.learning_rate)
+        loss_sum = 0.0
+        for epoch in range(self._training.epochs):
+            losses = [self._step(scores, optimizer, batch) for batch in self._batches(round_, epoch)]
+            loss_sum = float(torch.stack(losses).sum())
+        final = scores.detach().cpu().numpy().astype(np.float64)
+        trained: NDArray[np.float64] = np.rint(ONE / (1 + np.exp(-final)))
+        metrics = Metrics(
+            num_images=len(self._labels),
+            loss_milli=round(1000 * min(loss_sum / len(self._labels), 4e6)),
+            train_ms=round(1000 * (time.monotonic() - began)),
+        )
+        return trained.clip(LOWEST, HIGHEST).astype(np.uint16), metrics
+
+    def _batches(self, round_: int, epoch: int) -> list[Tensor]:
+        key = child(self._model.seed, Purpose.BATCHES, round_, self._slot, epoch)
+        order = torch.from_numpy(permutation(key, len(self._labels))).to(self._device)
+        return list(torch.split(order, self._training.batch_size))
+
+    def _step(self, scores: Tensor, optimizer: torch.optim.Adam, batch: Tensor) -> Tensor:
+        """Takes one step and returns the summed loss of the batch.
+
+        The mask of the pass is m = [p > 1/2] with p = sigmoid(s). Its gradient is handed straight through to p, so
+        dL/ds = dL/dm * p * (1 - p).
+        """
+        kept = (scores > 0).to(scores.dtype).requires_grad_(True)
+        logits = functional_call(
+            self._module, unflatten(self._frozen * kept, self._model), (self._images[batch],)
+        )
+        loss = nn.functional.cross_entropy(logits, self._labels[batch])
+        (straight,) = torch.autograd.grad(loss, kept)
+        p = torch.sigmoid(scores)
+        scores.grad = straight * p * (1 - p)
+        optimizer.step()
+        return loss.detach() * len(batch)
+
+
+def unflatten(weights: Tensor, model: ModelSpec) -> dict[str, Tensor]:
+    """Returns a network's weights by name, as views.
+
+    Args:
+        weights: float32 [n], layer after layer.
+        model: The network.
+    """
+    parts = torch.split(weights, list(model.sizes))
+    return {layer.name: part.view(layer.shape) for layer, part in zip(model.layers, parts, strict=True)}
+
+
+@torch.no_grad()
+def accuracy(
+    module: nn.Module,
+    model: ModelSpec,
+    weights: NDArray[np.float32],
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    batch_size: int = 1000,
+) -> float:
+    """Returns the share of images that a model classifies rightly, 0 .. 1.
+
+    Args:
+        module: What `pemn.training.models.build` made for the network.
+        model: The network.
+        weights: float32 [n], as `pemn.rebuild.rebuild` returns them.
+        images: float32 [N, C, H, W], normalised.
+        labels: int64 [N].
+        batch_size: Images a forward pass.
+    """
+    named = unflatten(torch.from_numpy(weights), model)
+    right = 0
+    for begin in range(0, len(labels), batch_size):
+        batch = torch.from_numpy(images[begin : begin + batch_size])
+        predicted = functional_call(module, named, (batch,)).argmax(1).numpy()
+        right += int(np.count_nonzero(predicted == labels[begin : begin + batch_size]))
+    return right / len(labels)
+
+
+def set_threads(num_threads: int | None, *, num_processes: int) -> None:
+    """Sets the number of torch's threads.
+
+    Trainers that share cores and each use all of them run several times slower than with one thread each.
+
+    Args:
+        num_threads: As the user wants it, or None.
+        num_processes: How many processes share this machine's cores, for the default.
+    """
+    num_cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(num_threads or max(1, num_cores // num_processes))
+
+
+def choose_device(name: str) -> torch.device:
+    """Returns the device for `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ConfigError: If CUDA is asked for and not there.
+    """
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ConfigError("device", got="cuda", wanted="auto or cpu: torch finds no CUDA device here")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
