@@ -1,0 +1,1 @@
+"""The training client: a Flower ClientApp behind PEMN's own gRPC link."""

@@ -1,0 +1,61 @@
+"""What a person can set on a client."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings
+
+from pemn.errors import ConfigError
+
+_SHARD = re.compile(r"([0-9]{1,7})/([0-9]{1,7})")
+
+
+class StartSettings(BaseSettings):
+    """`pemn-client start`: take part in a federation until it is over."""
+
+    server: str = Field(description="HOST:PORT of the server")
+    ca: Path | None = Field(
+        default=None, description="certificate of the CA that the server's is signed by, PEM"
+    )
+    insecure: bool = Field(default=False, description="connect without TLS")
+    shard: str = Field(
+        description="I/N: this client is number I (from 0) of N, and has that share of the data"
+    )
+    dataset: str | None = Field(
+        default=None, description="data set that this client has; the run's if not given"
+    )
+    data_dir: Path | None = Field(default=None, description="folder with the data set's files")
+    store: Path = Field(
+        default=Path("pemn-store"), description="folder that keeps the seed, the network and the public state"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to train")
+    threads: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="torch threads; cores divided by local processes if not given"
+    )
+    give_up_after_s: float = Field(
+        default=300.0, gt=0, description="seconds that the server may be away before the client gives up"
+    )
+
+    @property
+    def slot(self) -> int:
+        """Number of this client, 0 .. num_slots-1."""
+        return int(self.shard.partition("/")[0])
+
+    @property
+    def num_slots(self) -> int:
+        """Number of shares."""
+        return int(self.shard.partition("/")[2])
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        match = _SHARD.fullmatch(self.shard)
+        if match is None or not int(match[1]) < int(match[2]):
+            raise ConfigError("shard", got=self.shard, wanted="I/N with 0 <= I < N, for example 0/3")
+        if self.insecure == (self.ca is not None):
+            got = "both" if self.insecure else "neither"
+            raise ConfigError("TLS", got=got, wanted="--ca FILE or --insecure")
+        return self

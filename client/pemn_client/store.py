@@ -1,0 +1,135 @@
+"""What a client keeps between tasks: the spec of its run and the public state it has.
+
+On a device it is a folder, so that the seed and the network come only once, whatever happens to the process. In a
+simulation it is the memory, and clients that have the same public state share one copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import struct
+from pathlib import Path
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from pemn.errors import FileError, RemoteError
+from pemn.federation.public import PublicState
+from pemn.files import read_bytes, write_atomic
+from pemn.wire.limits import MAX_PARAMS, MAX_SPEC_BYTES
+from pemn.wire.messages import Spec
+
+_LOG = logging.getLogger(__name__)
+_MAGIC = b"PEMNST\x00\x01"
+_HEAD = struct.Struct("<QI")
+
+
+class Store(Protocol):
+    """Where a client's spec and public state are kept."""
+
+    def load(self) -> tuple[Spec, PublicState | None] | None:
+        """Returns what was saved; None, or no state, where there is nothing or it cannot be trusted."""
+        ...
+
+    def save_spec(self, spec: Spec) -> None:
+        """Keeps the spec of a run, and drops the state of any other."""
+        ...
+
+    def save_state(self, spec: Spec, state: PublicState) -> None:
+        """Keeps the public state."""
+        ...
+
+
+class MemoryStore:
+    """A store that ends with the process.
+
+    Args:
+        shared: Public states by run and round: the clients of a simulation give the same dictionary, so that those
+            with the same public state hold one copy of it. It keeps as many rounds as some client needs.
+    """
+
+    def __init__(self, shared: WeakValueDictionary[tuple[int, int], PublicState] | None = None) -> None:
+        self._shared = WeakValueDictionary() if shared is None else shared
+        self._spec: Spec | None = None
+        self._state: PublicState | None = None
+
+    def load(self) -> tuple[Spec, PublicState | None] | None:
+        """See `Store`."""
+        return None if self._spec is None else (self._spec, self._state)
+
+    def save_spec(self, spec: Spec) -> None:
+        """See `Store`."""
+        self._spec, self._state = spec, None
+
+    def save_state(self, spec: Spec, state: PublicState) -> None:
+        """See `Store`."""
+        self._state = self._shared.setdefault((spec.run_id, state.round), state)
+
+
+class FileStore:
+    """A folder: `spec.bin`, `state.bin` and `client_id`, each written whole or not at all.
+
+    Args:
+        folder: Made if it is missing.
+
+    Raises:
+        FileError: If it cannot be made or read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"cannot make the store, {error.strerror}", where=folder) from error
+
+    def client_id(self) -> bytes:
+        """Returns the 16 random bytes by which a server knows this client again."""
+        path = self._folder / "client_id"
+        if not path.exists():
+            write_atomic(path, secrets.token_bytes(16), mode=0o600)
+        data = read_bytes(path, max_bytes=16, what="client id")
+        if len(data) != 16:
+            raise FileError("client id", got=f"{len(data)} bytes", wanted="16", where=path)
+        return data
+
+    def load(self) -> tuple[Spec, PublicState | None] | None:
+        """See `Store`; a damaged file counts as missing, and the server is asked again."""
+        path = self._folder / "spec.bin"
+        if not path.exists():
+            return None
+        try:
+            spec = Spec.from_bytes(read_bytes(path, max_bytes=MAX_SPEC_BYTES, what="spec"))
+        except RemoteError as error:
+            _LOG.warning("the store is damaged and will be filled again: %s", error)
+            return None
+        return spec, self._load_state(spec)
+
+    def save_spec(self, spec: Spec) -> None:
+        """See `Store`."""
+        (self._folder / "state.bin").unlink(missing_ok=True)
+        write_atomic(self._folder / "spec.bin", spec.to_bytes(), mode=0o600)
+
+    def save_state(self, spec: Spec, state: PublicState) -> None:
+        """See `Store`."""
+        body = _MAGIC + _HEAD.pack(spec.run_id, state.round) + state.k.tobytes()
+        write_atomic(self._folder / "state.bin", body + hashlib.sha256(body).digest(), mode=0o600)
+
+    def _load_state(self, spec: Spec) -> PublicState | None:
+        path = self._folder / "state.bin"
+        if not path.exists():
+            return None
+        data = read_bytes(path, max_bytes=MAX_PARAMS + 4096, what="public state")
+        body, digest = data[:-32], data[-32:]
+        head = len(_MAGIC) + _HEAD.size
+        whole = hashlib.sha256(body).digest() == digest and body.startswith(_MAGIC)
+        if not whole or len(body) != head + spec.model.num_params:
+            _LOG.warning("the public state in %s is damaged: asking for it again", path)
+            return None
+        run_id, round_ = _HEAD.unpack_from(body, len(_MAGIC))
+        if run_id != spec.run_id:
+            return None
+        return PublicState(round_, np.frombuffer(body, np.int8, offset=head))

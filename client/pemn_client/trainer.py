@@ -1,0 +1,79 @@
+"""Makes a client's trainer: its share of the data, on its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.data.dataset import Dataset
+from pemn.data.datasets import load
+from pemn.data.partition import Partition, shards
+from pemn.errors import WrongSpec
+from pemn.methods.mask import Trainer
+from pemn.training.local import MaskTrainer, choose_device
+from pemn.training.models import check_model
+from pemn.wire.messages import Spec
+
+
+@dataclass(frozen=True)
+class TrainerFactory:
+    """Checks that this machine can take part in a run, and makes its trainer.
+
+    Attributes:
+        dataset: Name of the data that this client has; None takes the run's.
+        data_dir: Where they lie.
+        num_slots: How many shares this client believes there are; None takes the run's.
+        device: `auto`, `cpu` or `cuda`.
+    """
+
+    dataset: str | None = None
+    data_dir: Path | None = None
+    num_slots: int | None = None
+    device: str = "auto"
+
+    def __call__(self, spec: Spec, slot: int) -> Trainer:
+        """Returns the trainer of one slot.
+
+        Raises:
+            WrongSpec: If the run is on other data, with other shares or a network that this machine builds
+                differently.
+            DataError: If the data are missing or do not fit.
+        """
+        plan = spec.data
+        if self.dataset is not None and self.dataset != plan.dataset:
+            raise WrongSpec("data set", got=self.dataset, wanted=plan.dataset, where="the run's spec")
+        if self.num_slots is not None and self.num_slots != plan.num_slots:
+            raise WrongSpec("shares", got=self.num_slots, wanted=plan.num_slots, where="the run's spec")
+        check_model(spec.model)
+        data = _load(plan.dataset, self.data_dir)
+        if (
+            data.images.shape[1:] != spec.model.input.shape
+            or data.class_names != spec.model.input.class_names
+        ):
+            raise WrongSpec(
+                "images and classes of the data set",
+                got=(data.images.shape[1:], data.class_names),
+                wanted=(spec.model.input.shape, spec.model.input.class_names),
+                where=plan.dataset,
+            )
+        mine = _shards(plan.dataset, self.data_dir, plan.partition, plan.num_slots, spec.model.seed)[slot]
+        images = spec.model.input.normalise(data.images[mine])
+        device = choose_device(self.device)
+        return MaskTrainer(spec.model, spec.training, images, data.labels[mine], slot, device)
+
+
+@lru_cache(maxsize=1)
+def _load(name: str, data_dir: Path | None) -> Dataset:
+    """The clients of a simulation share one copy."""
+    return load(name, data_dir, "train")
+
+
+@lru_cache(maxsize=1)
+def _shards(
+    name: str, data_dir: Path | None, partition: str, num_slots: int, seed: int
+) -> list[NDArray[np.int64]]:
+    return shards(Partition.parse(partition), _load(name, data_dir).labels, num_slots, seed)

@@ -1,0 +1,1 @@
+"""The server: a Flower ServerApp over PEMN's own gRPC link."""

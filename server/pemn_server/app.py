@@ -1,0 +1,68 @@
+"""The ServerApp: plan, federation and results in one piece, on whichever grid it is given."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from pemn.files import LEDGER_NAME, LineLog
+from pemn_server.flower import Fleet
+from pemn_server.plan import Plan
+from pemn_server.progress import Progress, size
+from pemn_server.results import write_results
+from pemn_server.run import Federation
+from pemn_server.settings import RunOptions
+
+
+def run_federation(options: RunOptions, folder: Path, plan: Plan, fleet: Fleet, console: Console) -> None:
+    """Runs a federation to its results.
+
+    Args:
+        options: What a person has set.
+        folder: Where the results go; it exists.
+        plan: Made from them.
+        fleet: The clients.
+        console: For progress.
+    """
+    with LineLog(folder / LEDGER_NAME) as log, Progress(console) as progress:
+        federation = Federation(
+            plan.spec,
+            fleet,
+            num_rounds=options.rounds,
+            min_clients=options.min_clients,
+            round_timeout_s=options.round_timeout_s,
+            accuracy=plan.accuracy,
+            progress=progress,
+            keep=lambda entries: log.write(asdict(entry) for entry in entries),
+        )
+        outcome = federation.run()
+        progress.say("writing the results")
+        summary = write_results(folder, options, plan.spec, outcome, fleet.ledger, fleet.wire_source)
+    for line in describe(summary):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    console.print(f"results in {folder}/", highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(summary: dict[str, Any]) -> list[str]:
+    """Returns a summary as a few lines for a person."""
+    bits, models = summary["bits_per_parameter"], summary["model_bytes"]
+    how = {
+        "socket": "on the wire",
+        "modelled": "on the wire (modelled)",
+        "framed": "framed (no count of the wire here)",
+    }
+    total = summary["fedavg_bytes"] / summary["saving"]
+    wire = "" if bits["uplink"] is None else f", on the wire {bits['uplink']:.3f} and {bits['downlink']:.3f}"
+    return [
+        f"test accuracy {summary['accuracy']:.4f} after {summary['num_rounds']} rounds",
+        f"{size(total)} {how[summary['wire_source']]}, FedAvg {size(summary['fedavg_bytes'])}: "
+        f"{summary['saving']:.0f} times fewer",
+        f"bits a weight and client-round, up and down: payload {bits['uplink_payload']:.3f} and "
+        f"{bits['downlink_payload']:.3f}{wire}",
+        f"model: {size(models['pemn'])} as .pemn, {size(models['onnx_packed'])} as packed ONNX, "
+        f"{size(models['onnx_dense'])} as dense ONNX",
+        f"sha256 of the weights: {summary['weights_sha256']}",
+    ]

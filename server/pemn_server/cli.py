@@ -1,0 +1,119 @@
+"""`pemn-server`: start, simulate, provision, config show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from pemn.console import run, start_logging
+from pemn.errors import ConfigError
+
+_USAGE = """usage: pemn-server COMMAND [OPTION ...]
+
+commands:
+  start        wait for clients, run a federation over gRPC, leave its results
+  simulate     run a federation in this process
+  provision    make a private CA and a server certificate
+  config show  print what `start` would run with, and where each value comes from
+
+`pemn-server COMMAND --help` lists a command's options."""
+_ENV_PREFIX = "PEMN_SERVER_"
+
+
+def main() -> int:
+    """Runs the command line."""
+    start_logging()
+    arguments = sys.argv[1:]
+    return run("pemn-server", lambda: _dispatch(arguments), debug="--debug" in arguments)
+
+
+def _dispatch(arguments: Sequence[str]) -> int:
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "start": _start,
+        "simulate": _simulate,
+        "provision": _provision,
+        "config": _config,
+    }
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_USAGE)
+        return 0 if arguments else ConfigError.exit_code
+    command = commands.get(arguments[0])
+    if command is None:
+        raise ConfigError("unknown command", got=arguments[0], wanted=", ".join(commands))
+    return command(arguments[1:])
+
+
+# Commands import what they need when they run: torch alone takes two seconds.
+
+
+def _start(arguments: Sequence[str]) -> int:
+    from pemn.config import resolve
+    from pemn_server.settings import StartSettings
+
+    settings = resolve(StartSettings, arguments, prog="pemn-server start", env_prefix=_ENV_PREFIX).settings
+    folder = _results_folder(settings.run_dir)
+    from rich.console import Console
+
+    from pemn_server.start import start
+
+    start(settings, folder, Console())
+    return 0
+
+
+def _simulate(arguments: Sequence[str]) -> int:
+    from pemn.config import resolve
+    from pemn_server.settings import SimulateSettings
+
+    settings = resolve(
+        SimulateSettings, arguments, prog="pemn-server simulate", env_prefix=_ENV_PREFIX
+    ).settings
+    folder = _results_folder(settings.run_dir)
+    from rich.console import Console
+
+    from pemn_server.simulation import simulate
+
+    simulate(settings, folder, Console())
+    return 0
+
+
+def _provision(arguments: Sequence[str]) -> int:
+    import argparse
+
+    from pemn.link.tls import provision
+
+    parser = argparse.ArgumentParser(
+        prog="pemn-server provision", description="Makes a private CA and a server certificate."
+    )
+    parser.add_argument("directory", type=Path, help="where ca.pem, ca.key, server.pem and server.key go")
+    parser.add_argument(
+        "--host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name or address by which clients reach the server, besides localhost; may be repeated",
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    given = parser.parse_args(arguments)
+    provision(given.directory, given.host)
+    print(f"certificates in {given.directory}/: give ca.pem to the clients, keep ca.key offline")
+    return 0
+
+
+def _config(arguments: Sequence[str]) -> int:
+    from pemn.config import resolve, show
+    from pemn_server.settings import StartSettings
+
+    if not arguments or arguments[0] != "show":
+        raise ConfigError("unknown command", got=" ".join(["config", *arguments[:1]]), wanted="config show")
+    print(show(resolve(StartSettings, arguments[1:], prog="pemn-server config show", env_prefix=_ENV_PREFIX)))
+    return 0
+
+
+def _results_folder(given: Path | None) -> Path:
+    from pemn.files import prepare_run_dir
+
+    folder = given or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    prepare_run_dir(folder)
+    return folder

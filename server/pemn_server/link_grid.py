@@ -1,0 +1,109 @@
+"""The Grid over PEMN's own gRPC link: one long-lived stream a client."""
+
+from __future__ import annotations
+
+import logging
+
+import grpc
+
+from pemn.errors import PemnError
+from pemn.ledger import Wire
+from pemn.link.parts import Message
+from pemn.link.server import LinkServer
+from pemn_server.flower import PemnGrid
+
+_FAREWELL_S = 10.0
+_LOG = logging.getLogger(__name__)
+
+
+class LinkGrid(PemnGrid):
+    """Reaches clients through a `LinkServer`.
+
+    A client that comes back gets the tasks again that it has not answered.
+
+    Args:
+        listen: HOST:PORT; port 0 picks a free one.
+        credentials: TLS; None listens in the clear.
+        num_slots: Clients of the run.
+        max_content_bytes: Longest task or answer.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        *,
+        credentials: grpc.ServerCredentials | None,
+        num_slots: int,
+        max_content_bytes: int,
+    ) -> None:
+        super().__init__()
+        self._link = LinkServer(
+            listen,
+            credentials=credentials,
+            num_slots=num_slots,
+            max_content_bytes=max_content_bytes,
+            on_message=self._take,
+            on_join=self._join,
+            on_leave=self._leave,
+            on_sent=self._sent,
+            on_refused=self._refused,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to."""
+        return self._link.port
+
+    def start(self) -> None:
+        """Begins to listen.
+
+        Raises:
+            NetworkError: If the address is in use or not ours.
+        """
+        self._link.start()
+
+    def finish(self) -> None:
+        """See `PemnGrid`."""
+        self._link.finish(_FAREWELL_S)
+
+    def stop(self) -> None:
+        """Stops listening."""
+        self._link.stop()
+
+    @property
+    def wire_source(self) -> str:
+        """The kernel counts the bytes of each socket, on Linux."""
+        return "framed" if self.wire() is None else "socket"
+
+    def slots(self) -> list[int]:
+        """Returns the slots that have a session."""
+        return self._link.connected()
+
+    def wire(self) -> Wire | None:
+        """Returns the kernel's counts of each slot's connections: (up, down)."""
+        return self._link.wire_bytes()
+
+    def _deliver(self, slot: int, message_id: int, action: str, content: bytes) -> None:
+        self._link.send(slot, message_id, action, content)
+
+    # What follows is called in the link's thread.
+
+    def _take(self, slot: int, message: Message) -> None:
+        self._note(slot, "up", message.content, message.framed_bytes)
+        self._arrived(slot, message.message_id, message.content)
+
+    def _sent(self, slot: int, message_id: int, framed_bytes: int) -> None:
+        for number, _, content in self._open_tasks(slot):
+            if number == message_id:
+                self._note(slot, "down", content, framed_bytes)
+
+    def _join(self, slot: int) -> None:
+        _LOG.info("client %d is here", slot)
+        for message_id, action, content in self._open_tasks(slot):
+            self._link.send(slot, message_id, action, content)
+
+    def _leave(self, slot: int) -> None:
+        _LOG.info("client %d has left", slot)
+
+    def _refused(self, peer: str, error: PemnError) -> None:
+        _LOG.warning("refused %s: %s", peer, error)

@@ -1,0 +1,70 @@
+"""From a person's options to the spec that every client gets, and the data that the server tests on."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.data.datasets import input_contract, load
+from pemn.data.partition import Partition
+from pemn.federation.levels import ONE, normal_start_levels
+from pemn.mask import Mask
+from pemn.prototype import Strategy
+from pemn.rebuild import rebuild
+from pemn.spec import to_float32
+from pemn.training.local import accuracy
+from pemn.training.models import build, model_spec
+from pemn.wire.messages import DataPlan, LocalTraining, MaskProtocol, Spec
+from pemn_server.settings import RunOptions
+
+_ETA_DEN = 1000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it starts.
+
+    Attributes:
+        spec: What every client gets.
+        images: Of the test split, float32 [N, C, H, W], normalised.
+        labels: int64 [N].
+    """
+
+    spec: Spec
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def accuracy(self, mask: Mask) -> float:
+        """Returns the share of the test images that a model classifies rightly."""
+        model = self.spec.model
+        module = build(model.architecture, model.input.shape, model.num_classes)
+        return accuracy(module, model, rebuild(model, mask), self.images, self.labels)
+
+
+def make_plan(options: RunOptions) -> Plan:
+    """Returns the plan of a run; whatever is wrong with the options comes out here, before anybody waits.
+
+    Raises:
+        ConfigError: If an option means nothing.
+        DataError: If the data set is missing or unreadable.
+    """
+    strategy, partition = Strategy.parse(options.strategy), Partition.parse(options.partition)
+    test = load(options.dataset, options.data_dir, "test")
+    contract = input_contract(options.dataset, test)
+    seed = secrets.randbits(64) if options.seed is None else options.seed
+    spec = Spec(
+        run_id=secrets.randbits(64),
+        model=model_spec(options.model, contract, seed, strategy),
+        protocol=MaskProtocol(
+            step=max(1, round(options.step * ONE)),
+            eta_num=round(options.server_step * _ETA_DEN),
+            eta_den=_ETA_DEN,
+            start_levels=normal_start_levels(options.spread),
+        ),
+        training=LocalTraining(options.epochs, options.batch_size, to_float32(options.learning_rate)),
+        data=DataPlan(options.dataset, str(partition), options.num_slots),
+    )
+    return Plan(spec, contract.normalise(test.images), test.labels)

@@ -1,0 +1,116 @@
+"""What a run leaves behind: the model, its ONNX file, the summary and the report."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pemn
+from pemn.artifact import Artifact
+from pemn.export.dense import dense
+from pemn.export.packed import packed
+from pemn.export.skeleton import skeleton
+from pemn.files import SUMMARY_NAME, write_atomic
+from pemn.ledger import Direction, Ledger
+from pemn.mask import Mask
+from pemn.methods.mask import levels_of
+from pemn.rebuild import rebuild, weights_sha256
+from pemn.report import render
+from pemn.training.models import build
+from pemn.wire.messages import Spec
+from pemn_server.run import Outcome, fedavg_bytes
+from pemn_server.settings import RunOptions
+
+_LINKS: dict[str, Direction] = {"uplink": "up", "downlink": "down"}
+MODEL_NAME, ONNX_NAME, REPORT_NAME = "model.pemn", "model.onnx", "report.html"
+
+
+def write_results(
+    folder: Path, options: RunOptions, spec: Spec, outcome: Outcome, ledger: Ledger, wire_source: str
+) -> dict[str, Any]:
+    """Writes model, ONNX file, report and, last, the summary.
+
+    Returns:
+        The summary, as `pemn/report/summary.schema.json` describes it.
+
+    Raises:
+        FileError: If a file cannot be written; those before it are whole.
+    """
+    model = spec.model
+    mask = outcome.state.public.mask(levels_of(spec), model.sizes)
+    module = build(model.architecture, model.input.shape, model.num_classes)
+    graph = skeleton(module, model)
+    provenance = {
+        "pemn": pemn.__version__,
+        "run": f"{spec.run_id:016x}",
+        "dataset": spec.data.dataset,
+        "rounds": str(outcome.state.public.round),
+    }
+    artifact = Artifact.of(model, mask, graph, provenance)
+    files = {MODEL_NAME: artifact.to_bytes(), ONNX_NAME: packed(graph, model, mask)}
+    for name, data in files.items():
+        write_atomic(folder / name, data)
+    model_bytes = {
+        "pemn": len(files[MODEL_NAME]),
+        "onnx_packed": len(files[ONNX_NAME]),
+        "onnx_dense": len(dense(graph, model, mask)),
+    }
+    summary = summarise(options, spec, mask, outcome, ledger, wire_source, model_bytes)
+    page = render(summary, [asdict(entry) for entry in ledger.entries], images_by_slot=outcome.images)
+    write_atomic(folder / REPORT_NAME, page.encode())
+    write_atomic(folder / SUMMARY_NAME, (json.dumps(summary, indent=2) + "\n").encode())
+    return summary
+
+
+def summarise(
+    options: RunOptions,
+    spec: Spec,
+    mask: Mask,
+    outcome: Outcome,
+    ledger: Ledger,
+    wire_source: str,
+    model_bytes: dict[str, int],
+) -> dict[str, Any]:
+    """Returns the summary of a run."""
+    payload = {name: ledger.total(way, "payload") for name, way in _LINKS.items()}
+    wire = {name: ledger.total(way, "wire") for name, way in _LINKS.items()}
+    per_param = 8 / (spec.model.num_params * sum(outcome.num_votes))
+    counted = wire_source != "framed"  # else `wire` holds the framed bytes, and the saving is one of those
+    fedavg = fedavg_bytes(spec, outcome.num_votes)
+    return {
+        "pemn_version": pemn.__version__,
+        "method": "mask",
+        "dataset": spec.data.dataset,
+        "model": spec.model.architecture,
+        "strategy": str(spec.model.strategy),
+        "partition": spec.data.partition,
+        "num_params": spec.model.num_params,
+        "num_rounds": outcome.state.public.round,
+        "num_clients": spec.data.num_slots,
+        "seed": spec.model.seed,
+        "epochs": options.epochs,
+        "accuracy": outcome.accuracies[-1],
+        "accuracy_by_round": outcome.accuracies,
+        "bytes": {
+            "seed": ledger.total_of_kind("spec"),
+            **{f"{name}_payload": value for name, value in payload.items()},
+            **{f"{name}_wire": value if counted else None for name, value in wire.items()},
+        },
+        "bits_per_parameter": {
+            **{name: value * per_param if counted else None for name, value in wire.items()},
+            **{f"{name}_payload": value * per_param for name, value in payload.items()},
+        },
+        "wire_source": wire_source,
+        "client_rounds": sum(outcome.num_votes),
+        "fedavg_bytes": fedavg,
+        "saving": fedavg / sum(wire.values()),
+        "model_bytes": model_bytes,
+        "weights_sha256": weights_sha256(rebuild(spec.model, mask)).hex(),
+        "state_hash": outcome.state.public.hash(spec.run_id).hex(),
+        "density": mask.density,
+        "unique_values": spec.model.unique_values,
+        "seconds": outcome.seconds,
+        "abandoned_rounds": outcome.abandoned_rounds,
+    }

@@ -1,0 +1,227 @@
+"""A federation from the first client to the last broadcast, on any engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pemn.errors import MalformedFrame, OutOfSync, PemnError, RemoteError, every_error
+from pemn.ledger import Entry
+from pemn.mask import Mask
+from pemn.methods.mask import MaskServer, ServerState, Vote
+from pemn.wire.messages import Ack, Content, Spec, Update
+from pemn_server.flower import Answer, Fleet
+from pemn_server.progress import Progress, RoundReport
+
+_QUERY_TIMEOUT_S = 60.0
+_POLL_S = 0.1
+_MAX_REPEATS = 5
+FEDAVG_BYTES_PER_PARAM = 8
+"""Of a client-round: float32 down and float32 up."""
+
+
+@dataclass
+class Outcome:
+    """What a run has come to.
+
+    Attributes:
+        state: After the last round.
+        accuracies: On the test split, one a round.
+        num_votes: One a round.
+        abandoned_rounds: Rounds that were repeated for want of votes.
+        images: How many images each slot has trained on in a round.
+        seconds: From the first round to the last.
+    """
+
+    state: ServerState
+    accuracies: list[float] = field(default_factory=list)
+    num_votes: list[int] = field(default_factory=list)
+    abandoned_rounds: int = 0
+    images: dict[int, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+class Federation:
+    """Runs the rounds.
+
+    Args:
+        spec: What every client gets.
+        fleet: The clients.
+        num_rounds: How many rounds.
+        min_clients: Votes without which a round is repeated.
+        round_timeout_s: When a round goes on without the votes that are missing.
+        accuracy: Of a mask, on the test split.
+        progress: For a person.
+        keep: Called with the ledger's entries of every round.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        fleet: Fleet,
+        *,
+        num_rounds: int,
+        min_clients: int,
+        round_timeout_s: float,
+        accuracy: Callable[[Mask], float],
+        progress: Progress,
+        keep: Callable[[list[Entry]], None],
+    ) -> None:
+        self._spec, self._fleet, self._progress, self._keep = spec, fleet, progress, keep
+        self._num_rounds, self._min_clients = num_rounds, min_clients
+        self._round_timeout_s, self._accuracy = round_timeout_s, accuracy
+        self._server = MaskServer.of(spec)
+
+    def run(self) -> Outcome:
+        """Runs all rounds and the final broadcast.
+
+        Raises:
+            RemoteError: If too few clients vote, round after round.
+        """
+        outcome = Outcome(self._server.start())
+        self._wait_for_clients()
+        outcome.state = self._bring_up(outcome.state, self._fleet.slots())
+        self._keep(self._fleet.close_round(0))
+        began = time.monotonic()
+        repeats = 0
+        while outcome.state.public.round < self._num_rounds:
+            state, votes, num_asked = self._collect(outcome.state)
+            outcome.state = state
+            if len(votes) < self._min_clients:
+                repeats += 1
+                outcome.abandoned_rounds += 1
+                self._give_up_after(repeats, len(votes))
+                self._wait_for_clients()
+                continue
+            repeats = 0
+            outcome.state = self._server.commit(state, votes)
+            self._book(outcome, votes, num_asked)
+        outcome.seconds = time.monotonic() - began
+        outcome.state = self._bring_up(outcome.state, self._fleet.slots())
+        self._fleet.finish()  # before the books are closed: parting costs bytes too
+        self._keep(self._fleet.close_round(self._num_rounds + 1))
+        return outcome
+
+    def _wait_for_clients(self) -> None:
+        shown = -1
+        while (here := len(self._fleet.slots())) < self._min_clients:
+            if here != shown:
+                self._progress.waiting(here, self._min_clients)
+                shown = here
+            time.sleep(_POLL_S)
+
+    def _bring_up(self, state: ServerState, slots: Iterable[int]) -> ServerState:
+        """Gives clients the public state of now, and the spec to those that do not have it.
+
+        Every one of them answers with the hash of the weights that it has rebuilt.
+        """
+        tasks = {slot: self._server.task(state, slot) for slot in slots}
+        for answer in self._fleet.ask("query", tasks, state.public.round, _QUERY_TIMEOUT_S):
+            try:
+                self._server.check_ack(state, answer.slot, _ack(answer))
+                state = self._server.seen(state, answer.slot)
+            except OutOfSync as error:
+                self._progress.warn(f"client {answer.slot}: {error}")
+                state = self._server.forget(state, answer.slot)
+            except PemnError as error:
+                self._progress.warn(f"client {answer.slot}: {error}")
+        return state
+
+    def _collect(self, state: ServerState) -> tuple[ServerState, dict[int, Vote], int]:
+        """Asks every client that is here for its vote.
+
+        A client that turns out to be out of step gets everything again, and is asked once more.
+        """
+        slots = self._fleet.slots()
+        votes: dict[int, Vote] = {}
+        missing = set(slots)
+        for _ in range(2):
+            strangers = [slot for slot in sorted(missing) if slot not in state.known]
+            if strangers:
+                state = self._bring_up(state, strangers)
+            asked = {slot for slot in missing if slot in state.known}
+            state = self._ask_for_votes(state, asked, votes, len(slots))
+            missing = {slot for slot in asked if slot not in state.known}
+            if not missing:
+                break
+        return state, votes, len(slots)
+
+    def _ask_for_votes(
+        self, state: ServerState, slots: set[int], votes: dict[int, Vote], num_asked: int
+    ) -> ServerState:
+        round_ = state.public.round + 1
+        self._progress.training(round_, len(votes), num_asked)
+        before = state
+        tasks = {slot: self._server.task(before, slot) for slot in slots}
+        for answer in self._fleet.ask("train", tasks, round_, self._round_timeout_s):
+            try:
+                votes[answer.slot] = self._server.read_vote(before, answer.slot, _update(answer))
+            except OutOfSync as error:
+                self._progress.warn(f"client {answer.slot}: {error}")
+                state = self._server.forget(state, answer.slot)
+            except PemnError as error:
+                self._progress.warn(f"client {answer.slot}: {error}")
+            self._progress.training(round_, len(votes), num_asked)
+        return state
+
+    def _give_up_after(self, repeats: int, num_votes: int) -> None:
+        text = f"{num_votes} of at least {self._min_clients} votes"
+        if repeats > _MAX_REPEATS:
+            raise RemoteError(f"the round was repeated {_MAX_REPEATS} times: {text}")
+        self._progress.warn(f"{text}: the round is repeated")
+
+    def _book(self, outcome: Outcome, votes: dict[int, Vote], num_asked: int) -> None:
+        now = outcome.state.public.round
+        outcome.accuracies.append(self._accuracy(self._server.mask(outcome.state)))
+        outcome.num_votes.append(len(votes))
+        outcome.images |= {slot: vote.metrics.num_images for slot, vote in votes.items()}
+        entries = self._fleet.close_round(now)
+        self._keep(entries)
+        ledger = self._fleet.ledger
+        wire = ledger.total("up", "wire") + ledger.total("down", "wire")
+        self._progress.round_done(
+            RoundReport(
+                round=now,
+                num_rounds=self._num_rounds,
+                num_votes=len(votes),
+                num_clients=num_asked,
+                accuracy=outcome.accuracies[-1],
+                up_bytes=_wire(entries, "up"),
+                down_bytes=_wire(entries, "down"),
+                saving=fedavg_bytes(self._spec, outcome.num_votes) / max(wire, 1),
+            )
+        )
+
+
+def _content(answer: Answer) -> Content:
+    """Returns an answer's content, or raises what came in its place."""
+    if answer.content is None:
+        raise answer.error or RemoteError("no answer")
+    if failure := answer.content.error:
+        raise every_error().get(failure.code, RemoteError)(f"says {failure.text}")
+    return answer.content
+
+
+def _ack(answer: Answer) -> Ack:
+    ack = _content(answer).ack
+    if ack is None:
+        raise MalformedFrame("answer to a query", wanted="an acknowledgement")
+    return ack
+
+
+def _update(answer: Answer) -> Update:
+    update = _content(answer).update
+    if update is None:
+        raise MalformedFrame("answer to a training task", wanted="an update")
+    return update
+
+
+def fedavg_bytes(spec: Spec, num_votes: Iterable[int]) -> int:
+    """Returns what FedAvg would have sent for as many client-rounds, without any overhead."""
+    return FEDAVG_BYTES_PER_PARAM * spec.model.num_params * sum(num_votes)
+
+
+def _wire(entries: Iterable[Entry], direction: str) -> int:
+    chosen = (entry for entry in entries if entry.direction == direction)
+    return sum(entry.framed if entry.wire is None else entry.wire for entry in chosen)

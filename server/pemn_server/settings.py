@@ -1,0 +1,101 @@
+"""What a person can set: one field an option, for flags, environment and TOML file alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_settings import BaseSettings
+
+from pemn.errors import ConfigError
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class RunOptions(BaseModel):
+    """A federation, whichever engine runs it."""
+
+    dataset: str = Field(
+        default="digits", description="data set: digits, cifar10, cifar100, folder or folder:SIZE"
+    )
+    data_dir: Path | None = Field(default=None, description="folder with the data set's files")
+    model: str = Field(default="mlp-256-256", description="network: mlp-W1-W2-... or cnn-C1-C2-...")
+    strategy: str = Field(
+        default="rp:1e-2", description="how a prototype fills the network: full, one-layer, mp or rp:RATIO"
+    )
+    partition: str = Field(default="iid", description="whose data is whose: iid, dirichlet:A or classes:C")
+    rounds: Positive = Field(default=20, description="rounds of training")
+    epochs: Positive = Field(default=3, description="passes of a client over its data in a round")
+    batch_size: Positive = Field(default=64, description="images a step")
+    learning_rate: float = Field(default=0.2, gt=0, le=1000, description="Adam's learning rate on the scores")
+    step: float = Field(
+        default=0.5, ge=1 / 65536, lt=1, description="distance of two public levels, as a probability"
+    )
+    server_step: float = Field(
+        default=1.0, ge=0.001, le=65, description="how far the server follows the votes, eta"
+    )
+    spread: float = Field(
+        default=3.0, ge=0, le=20, description="standard deviation of the scores that the seed starts from"
+    )
+    seed: int | None = Field(
+        default=None, ge=0, lt=1 << 64, description="64-bit seed of everything; drawn if not given"
+    )
+    threads: Positive | None = Field(
+        default=None, description="torch threads; cores divided by local processes if not given"
+    )
+    run_dir: Path | None = Field(
+        default=None, description="folder for the results; runs/DATE-TIME if not given"
+    )
+    clients: Positive | None = Field(
+        default=None, description="shares that the data is split into; as many as --min-clients if not given"
+    )
+    min_clients: Positive = Field(
+        default=2, description="clients to wait for; a round with fewer votes is repeated"
+    )
+    round_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="seconds after which a round goes on without the votes that are missing",
+    )
+
+    @property
+    def num_slots(self) -> int:
+        """Number of shares of the data."""
+        return self.clients or self.min_clients
+
+    @model_validator(mode="after")
+    def _check_clients(self) -> Self:
+        if self.num_slots < self.min_clients:
+            raise ConfigError(
+                "clients", got=self.clients, wanted=f"at least --min-clients, {self.min_clients}"
+            )
+        return self
+
+
+class StartSettings(BaseSettings, RunOptions):
+    """`pemn-server start`."""
+
+    listen: str = Field(
+        default="127.0.0.1:8470", description="HOST:PORT that clients connect to; port 0 picks a free one"
+    )
+    cert: Path | None = Field(default=None, description="server certificate, PEM")
+    key: Path | None = Field(default=None, description="private key of the certificate, PEM")
+    insecure: bool = Field(default=False, description="listen without TLS")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.insecure == (self.cert is not None or self.key is not None):
+            raise ConfigError(
+                "TLS", got="both" if self.insecure else "neither", wanted="--cert and --key, or --insecure"
+            )
+        if not self.insecure and (self.cert is None or self.key is None):
+            raise ConfigError("TLS", got="one of them", wanted="both --cert and --key")
+        return self
+
+
+class SimulateSettings(BaseSettings, RunOptions):
+    """`pemn-server simulate`."""
+
+    clients: Positive | None = Field(default=10, description="clients to simulate")
+    min_clients: Positive = Field(default=1, description="votes without which a round is repeated")

@@ -1,0 +1,133 @@
+"""The same small federation on every engine, run once; each run with all that went over the wire."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pemn.ledger import Direction, Ledger
+from pemn.wire.messages import Content, decode
+from pemn_client.settings import StartSettings as ClientSettings
+from pemn_client.start import start as start_client
+from pemn_server.settings import SimulateSettings, StartSettings
+from pemn_server.simulation import simulate
+from pemn_server.start import start
+
+NUM_CLIENTS = 3
+OPTIONS: dict[str, Any] = {
+    "model": "mlp-48-33",  # 48 * 33 and 33 * 10 are no multiples of 8
+    "rounds": 4,
+    "epochs": 2,
+    "seed": 2**64 - 5,
+    "threads": 1,
+    "partition": "dirichlet:1.0",
+    "clients": NUM_CLIENTS,
+    "min_clients": NUM_CLIENTS,
+}
+
+
+@dataclass
+class Traffic:
+    """One message."""
+
+    slot: int
+    direction: Direction
+    data: bytes
+
+    @property
+    def content(self) -> Content:
+        return decode(self.data)
+
+
+@dataclass
+class Run:
+    """A run and what it left behind."""
+
+    engine: str
+    folder: Path
+    traffic: list[Traffic]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return summary
+
+    @property
+    def ledger(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "ledger.jsonl").read_text().splitlines()]
+
+
+def run_in_process(folder: Path) -> None:
+    simulate(SimulateSettings(**OPTIONS), folder, Console(quiet=True))
+
+
+def run_over_grpc(folder: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    failures: list[BaseException] = []
+
+    def client(slot: int) -> None:
+        settings = ClientSettings(
+            server=address,
+            insecure=True,
+            shard=f"{slot}/{NUM_CLIENTS}",
+            store=folder / f"store-{slot}",
+            threads=1,
+        )
+        try:
+            start_client(settings)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=client, args=(slot,)) for slot in range(NUM_CLIENTS)]
+    for thread in threads:
+        thread.start()
+    start(StartSettings(listen=address, insecure=True, **OPTIONS), folder, Console(quiet=True))
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not failures
+
+
+ENGINES = {"inprocess": run_in_process, "grpc": run_over_grpc}
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    found = {}
+    for engine, run in ENGINES.items():
+        traffic: list[Traffic] = []
+        with pytest.MonkeyPatch.context() as patch:
+            note = Ledger.note
+
+            def noting(
+                ledger: Ledger,
+                slot: int,
+                direction: Direction,
+                content: bytes,
+                framed_bytes: int,
+                note: Any = note,
+                traffic: list[Traffic] = traffic,
+            ) -> None:
+                traffic.append(Traffic(slot, direction, content))
+                note(ledger, slot, direction, content, framed_bytes)
+
+            patch.setattr(Ledger, "note", noting)
+            folder = tmp_path_factory.mktemp(f"{engine}-{secrets.token_hex(2)}")
+            run(folder)
+        found[engine] = Run(engine, folder, traffic)
+    return found
+
+
+@pytest.fixture(params=sorted(ENGINES))
+def run(request: pytest.FixtureRequest, runs: dict[str, Run]) -> Run:
+    return runs[request.param]
