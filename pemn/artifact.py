@@ -1,0 +1,207 @@
+"""The .pemn file: a trained network as a seed and a mask, with all that is needed to run it.
+
+    offset      bytes
+    0           4       "PEMN"
+    4           2       0x00, format version 1
+    6           n       one `pemn.wire.v1.Artifact` message, in canonical form
+    6 + n       32      SHA-256 of everything before
+
+The fields of the message:
+
+    model             the network: architecture, input contract, layers with their scales, seed, strategy
+    mask              the coded mask (`pemn.codec`, no contexts) over all layers in order, one bit a weight
+    onnx_skeleton     raw DEFLATE (RFC 1951) of an ONNX graph in which the masked weights have no data
+    weights_sha256    of the weights that `pemn.rebuild.rebuild` must give, as little-endian float32
+    provenance        who made it, from what: texts for people, nothing is computed from them
+
+The last 32 bytes guard against damage, not against malice: they are no signature. `weights_sha256` says whether a
+device has rebuilt the very weights that were trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn import codec, graph
+from pemn.errors import LocalError, MalformedArtifact, MalformedFrame
+from pemn.mask import Mask
+from pemn.rebuild import rebuild, weights_sha256
+from pemn.spec import ModelSpec
+from pemn.wire import limits
+from pemn.wire.messages import check, model_from_proto, model_to_proto, parse
+from pemn.wire.v1 import messages_pb2 as pb
+
+MAGIC = b"PEMN"
+FORMAT_VERSION = 1
+MAX_PROVENANCE = 64
+"""Number of texts."""
+
+MAX_FILE_BYTES = (
+    limits.MAX_SPEC_BYTES
+    + limits.MAX_PARAMS // 8
+    + limits.MAX_SKELETON_BYTES
+    + MAX_PROVENANCE * (limits.MAX_TEXT_BYTES + limits.MAX_ERROR_TEXT_BYTES)
+)
+
+_HEADER = MAGIC + bytes([0, FORMAT_VERSION])
+_RAW_DEFLATE = -15  # zlib's spelling: no header, a window of 2^15 bytes
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The contents of a .pemn file.
+
+    Attributes:
+        model: The network without its mask.
+        mask: Which of its weights are kept.
+        onnx_skeleton: ONNX graph without its masked weights (`pemn.graph.check_skeleton`).
+        weights_sha256: 32 bytes, of the rebuilt weights.
+        provenance: Texts for people by their names.
+    """
+
+    model: ModelSpec
+    mask: Mask
+    onnx_skeleton: bytes
+    weights_sha256: bytes
+    provenance: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Checks that the parts fit each other.
+
+        Raises:
+            LocalError: If they do not.
+        """
+        if self.mask.sizes != self.model.sizes:
+            raise LocalError("mask of another network", got=self.mask.sizes, wanted=self.model.sizes)
+        if len(self.weights_sha256) != limits.SHA256_BYTES:
+            raise LocalError("hash of the weights", got=len(self.weights_sha256), wanted=limits.SHA256_BYTES)
+        if len(self.onnx_skeleton) > limits.MAX_SKELETON_BYTES:
+            raise LocalError("bytes of the ONNX skeleton", got=len(self.onnx_skeleton))
+        if len(self.provenance) > MAX_PROVENANCE:
+            raise LocalError("texts of provenance", got=len(self.provenance), wanted=f"<= {MAX_PROVENANCE}")
+        for key, text in self.provenance.items():
+            fits = len(text.encode()) <= limits.MAX_ERROR_TEXT_BYTES
+            if not fits or not 0 < len(key.encode()) <= limits.MAX_TEXT_BYTES:
+                raise LocalError("length of provenance", where=key[:60])
+
+    @classmethod
+    def of(cls, model: ModelSpec, mask: Mask, onnx_skeleton: bytes, provenance: dict[str, str]) -> Artifact:
+        """Puts a trained network together; rebuilds its weights once for their hash."""
+        return cls(model, mask, onnx_skeleton, weights_sha256(rebuild(model, mask)), provenance)
+
+    def weights(self) -> NDArray[np.float32]:
+        """Rebuilds the weights.
+
+        Returns:
+            float32 [n], layer after layer.
+
+        Raises:
+            MalformedArtifact: If they are not those that the file was made from.
+        """
+        weights = rebuild(self.model, self.mask)
+        if (got := weights_sha256(weights)) != self.weights_sha256:
+            raise MalformedArtifact(
+                "hash of the rebuilt weights", got=got.hex()[:16], wanted=self.weights_sha256.hex()[:16]
+            )
+        return weights
+
+    def to_bytes(self) -> bytes:
+        """Returns the file."""
+        message = _to_proto(self).SerializeToString(deterministic=True)
+        return _HEADER + message + hashlib.sha256(_HEADER + message).digest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Artifact:
+        """Reads a file.
+
+        Raises:
+            MalformedArtifact: If it is foreign, damaged, out of bounds or not what it says.
+        """
+        message = _message(data)
+        proto = pb.Artifact()
+        try:
+            parse(proto, message)
+            artifact = _from_proto(proto)
+            graph.check_skeleton(graph.read(artifact.onnx_skeleton), artifact.model)
+        except (MalformedFrame, LocalError) as error:
+            raise MalformedArtifact(f".pemn file: {error}") from error
+        return artifact
+
+
+def sizes_in_file(data: bytes) -> dict[str, int]:
+    """Returns how many bytes each part of a .pemn file takes; their sum is the length of the file.
+
+    Args:
+        data: A file that `Artifact.from_bytes` has read.
+    """
+    proto = pb.Artifact()
+    parse(proto, _message(data))
+    sizes = {
+        "model": proto.model.ByteSize(),
+        "mask": len(proto.mask),
+        "onnx_skeleton": len(proto.onnx_skeleton),
+        "weights_sha256": len(proto.weights_sha256),
+        "provenance": pb.Artifact(provenance=proto.provenance).ByteSize(),
+    }
+    return {**sizes, "framing": len(data) - sum(sizes.values())}
+
+
+def _message(data: bytes) -> bytes:
+    """Checks the frame around the message and returns the message."""
+    if len(data) > MAX_FILE_BYTES:
+        raise MalformedArtifact("length of a .pemn file", got=len(data), wanted=f"<= {MAX_FILE_BYTES}")
+    if not data.startswith(MAGIC):
+        raise MalformedArtifact("not a .pemn file", got=data[:4].hex() or "no bytes", wanted=MAGIC.hex())
+    if not data.startswith(_HEADER):
+        raise MalformedArtifact(
+            "version of a .pemn file", got=data[4:6].hex() or "no bytes", wanted=_HEADER[4:].hex()
+        )
+    body, digest = data[: -limits.SHA256_BYTES], data[-limits.SHA256_BYTES :]
+    if len(body) < len(_HEADER) or hashlib.sha256(body).digest() != digest:
+        raise MalformedArtifact(
+            "checksum of a .pemn file: it is cut off or damaged", got=f"{len(data)} bytes"
+        )
+    return body[len(_HEADER) :]
+
+
+def _to_proto(artifact: Artifact) -> pb.Artifact:
+    deflate = zlib.compressobj(level=9, wbits=_RAW_DEFLATE)
+    return pb.Artifact(
+        model=model_to_proto(artifact.model),
+        mask=codec.encode(artifact.mask.bits()),
+        onnx_skeleton=deflate.compress(artifact.onnx_skeleton) + deflate.flush(),
+        weights_sha256=artifact.weights_sha256,
+        provenance=artifact.provenance,
+    )
+
+
+def _from_proto(proto: pb.Artifact) -> Artifact:
+    model = model_from_proto(proto.model)
+    return Artifact(
+        model=model,
+        mask=Mask.from_bits(codec.decode(proto.mask, model.num_params), model.sizes),
+        onnx_skeleton=_inflate(proto.onnx_skeleton),
+        weights_sha256=proto.weights_sha256,
+        provenance=dict(proto.provenance),
+    )
+
+
+def _inflate(data: bytes) -> bytes:
+    """Inflates without ever holding more than the limit: a small input can stand for gigabytes."""
+    inflate = zlib.decompressobj(wbits=_RAW_DEFLATE)
+    try:
+        out = inflate.decompress(data, limits.MAX_SKELETON_BYTES + 1)
+    except zlib.error as error:
+        raise MalformedFrame(f"ONNX skeleton: {error}") from error
+    check(
+        len(out) <= limits.MAX_SKELETON_BYTES,
+        "size of the ONNX skeleton",
+        got=f"> {limits.MAX_SKELETON_BYTES}",
+    )
+    check(inflate.eof and not inflate.unused_data, "end of the deflated ONNX skeleton")
+    return out

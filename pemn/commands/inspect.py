@@ -1,0 +1,157 @@
+"""`pemn inspect`: what is in a model file, and what each part of it costs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pemn import artifact, graph
+from pemn.artifact import Artifact
+from pemn.commands.model_file import read_model_file
+from pemn.console import printable
+from pemn.mask import Mask
+from pemn.spec import InputContract
+
+_NUMBERED = re.compile(r"pemn\.[0-9]+")  # as `pemn.export.packed` names constants
+
+
+def inspect(path: Path, *, as_json: bool) -> int:
+    """Prints the contents of a .pemn or an ONNX file.
+
+    Args:
+        path: The file.
+        as_json: As one JSON object, for programs; sizes are in bytes.
+
+    Raises:
+        FileError: If it cannot be read, or is not such a file (`MalformedArtifact`).
+    """
+    data = read_model_file(path)
+    facts = _facts_of_pemn(data) if data.startswith(artifact.MAGIC) else _facts_of_onnx(data)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print("\n".join(printable(line) for line in _lines(facts)))
+    return 0
+
+
+def _facts_of_pemn(data: bytes) -> dict[str, Any]:
+    model = Artifact.from_bytes(data)
+    spec, mask = model.model, model.mask
+    sizes = artifact.sizes_in_file(data)
+    skeleton = graph.read(model.onnx_skeleton)
+    return {
+        "format": ".pemn",
+        "bytes": len(data),
+        "parts": sizes,
+        "architecture": spec.architecture,
+        "strategy": str(spec.strategy),
+        "seed": spec.seed,
+        "weights": spec.num_params,
+        "kept": mask.num_kept,
+        "density": mask.density,
+        "generated_values": spec.unique_values,
+        "mask_bits_per_weight": 8 * sizes["mask"] / spec.num_params,
+        "float32_bytes": 4 * spec.num_params,
+        "mask_sha256": mask.sha256.hex(),
+        "weights_sha256": model.weights_sha256.hex(),
+        "input": _contract(spec.input),
+        "layers": [
+            {
+                "name": layer.name,
+                "shape": list(layer.shape),
+                "weights": layer.size,
+                "kept": _num_kept(mask, index),
+                "scale": layer.scale,
+                "stream": source.stream,
+                "period": source.period,
+            }
+            for index, (layer, source) in enumerate(zip(spec.layers, spec.sources, strict=True))
+        ],
+        "skeleton_bytes": len(model.onnx_skeleton),
+        "operators": dict(Counter(skeleton.operators)),
+        "provenance": dict(model.provenance),
+    }
+
+
+def _facts_of_onnx(data: bytes) -> dict[str, Any]:
+    contents = graph.read(data)
+    contract = graph.contract_of(contents)
+    parts: dict[str, int] = {}
+    for tensor in contents.tensors:
+        name = "other constants of the rebuild" if _NUMBERED.fullmatch(tensor.name) else tensor.name
+        parts[name] = parts.get(name, 0) + tensor.num_bytes
+    packed = "pemn.mask" in parts
+    return {
+        "format": "packed ONNX" if packed else "dense ONNX",
+        "bytes": len(data),
+        "parts": {**parts, "graph": len(data) - sum(parts.values())},
+        "input": _contract(contract),
+        "operators": dict(Counter(contents.operators)),
+    }
+
+
+def _contract(contract: InputContract) -> dict[str, Any]:
+    return {
+        "shape": list(contract.shape),
+        "mean": list(contract.mean),
+        "std": list(contract.std),
+        "class_names": list(contract.class_names),
+    }
+
+
+def _num_kept(mask: Mask, index: int) -> int:
+    return int(np.bitwise_count(mask.layer(index)).sum(dtype=np.int64))
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    total = facts["bytes"]
+    lines = [f"{facts['format']} file, {total:,} bytes", ""]
+    width = max(len(name) for name in facts["parts"])
+    lines += [f"  {name:{width}}  {size:>12,}  {size / total:6.1%}" for name, size in facts["parts"].items()]
+    contract = facts["input"]
+    names = contract["class_names"]
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    lines += [
+        "",
+        f"input      {' x '.join(map(str, contract['shape']))}, (pixels / 255 - mean) / std",
+        f"           mean {_numbers(contract['mean'])}; std {_numbers(contract['std'])}",
+        f"classes    {len(names)}: {shown}",
+        "operators  " + ", ".join(f"{count} {name}" for name, count in facts["operators"].items()),
+    ]
+    return lines + (_lines_of_model(facts) if "layers" in facts else [])
+
+
+def _lines_of_model(facts: dict[str, Any]) -> list[str]:
+    weights, dense = facts["weights"], facts["float32_bytes"]
+    lines = [
+        f"network    {facts['architecture']}, strategy {facts['strategy']}, seed {facts['seed']}",
+        f"weights    {weights:,} from {facts['generated_values']:,} generated values; "
+        f"{facts['kept']:,} kept ({facts['density']:.1%})",
+        f"mask       {facts['mask_bits_per_weight']:.3f} bits a weight in the file, "
+        f"sha256 {facts['mask_sha256']}",
+        f"float32    {dense:,} bytes, {dense / facts['bytes']:.1f} times this file, "
+        f"sha256 {facts['weights_sha256']}",
+        "",
+    ]
+    width = max(len("layer"), *(len(layer["name"]) for layer in facts["layers"]))
+    lines.append(f"  {'layer':{width}}  {'shape':>18}  {'weights':>12}  {'kept':>6}  {'scale':>9}  values")
+    for layer in facts["layers"]:
+        shape = "x".join(map(str, layer["shape"]))
+        lines.append(
+            f"  {layer['name']:{width}}  {shape:>18}  {layer['weights']:>12,}  "
+            f"{layer['kept'] / layer['weights']:6.1%}  {layer['scale']:9.6f}  "
+            f"{min(layer['period'], layer['weights']):,} of stream {layer['stream']}"
+        )
+    if facts["provenance"]:
+        lines.append("")
+        lines += [f"{name}: {text}" for name, text in facts["provenance"].items()]
+    return lines
+
+
+def _numbers(values: list[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)

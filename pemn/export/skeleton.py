@@ -1,0 +1,145 @@
+"""torch module -> ONNX graph without its masked weights.
+
+The masked weights stay in the graph as initialisers without data, marked as external at `graph.WEIGHTS_LOCATION`: a
+runtime can be handed them (`pemn.device`), and a packed or a dense file is made by putting data in their place
+(`pemn.export.packed`, `pemn.export.dense`), without torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+
+from pemn import graph
+from pemn.errors import ConfigError, LocalError
+from pemn.export.parts import PRODUCER, replace, tensor_without_data
+from pemn.spec import ModelSpec
+
+try:
+    import onnxscript.optimizer
+    import torch
+except ModuleNotFoundError as error:
+    raise ConfigError(
+        "missing package", got=f"no module {error.name}", wanted="pip install 'pemn[server]'"
+    ) from error
+
+OPSET = 18
+IR_VERSION = 8
+"""Of the ONNX format: what runtimes since onnxruntime 1.14 read."""
+
+_NOISY = "torch.onnx._internal.exporter._registration"
+
+
+def skeleton(module: torch.nn.Module, spec: ModelSpec) -> bytes:
+    """Exports a network without its masked weights.
+
+    Args:
+        module: As `pemn.training.models.build` made it for the spec; it is left as it is.
+        spec: Its description.
+
+    Returns:
+        An ONNX file, the same bytes for the same module: input `image`, output `logits`, both with a free batch.
+
+    Raises:
+        LocalError: If the module is not the spec's, or the exporter did not keep its weights as they are.
+    """
+    probe = _probe(module, spec)
+    with _quiet():
+        program = torch.onnx.export(
+            probe,
+            (torch.zeros(2, *spec.input.shape),),
+            dynamo=True,
+            # The default fuses normalisation into weights: they keep their names but change their values.
+            optimize=False,
+            opset_version=OPSET,
+            input_names=[graph.INPUT_NAME],
+            output_names=[graph.OUTPUT_NAME],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise LocalError("torch exported nothing", where=spec.architecture)
+    model = program.model_proto
+    _check_weights(model, probe)
+    _fold(model, spec)
+    _strip(model)
+    model.ir_version = IR_VERSION
+    model.producer_name = PRODUCER
+    model.producer_version = ""
+    model.graph.name = spec.architecture
+    data = model.SerializeToString(deterministic=True)
+    graph.check_skeleton(graph.read(data), spec)
+    return data
+
+
+def _probe(module: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
+    """Returns a copy with weights that no pass of an exporter can take for something else: random ones."""
+    probe = copy.deepcopy(module).cpu().eval()
+    state = probe.state_dict()
+    got = [(name, tuple(tensor.shape)) for name, tensor in state.items()]
+    wanted: list[tuple[str, tuple[int, ...]]] = [(layer.name, layer.shape) for layer in spec.layers]
+    if got != wanted:
+        raise LocalError("module of another network", got=got, wanted=wanted)
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        for tensor in state.values():
+            tensor.copy_(torch.from_numpy(rng.standard_normal(tuple(tensor.shape), np.float32)))
+    return probe
+
+
+def _check_weights(model: onnx.ModelProto, probe: torch.nn.Module) -> None:
+    """Checks that the exporter kept every weight, under its name and with its values."""
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    for name, tensor in probe.state_dict().items():
+        kept = name in found and np.array_equal(onnx.numpy_helper.to_array(found[name]), tensor.numpy())
+        if not kept:
+            raise LocalError("the exporter dropped or changed a weight", where=name)
+
+
+def _fold(model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """Takes the masked weights' data out, then folds what is constant without them.
+
+    While folding, the weights are inputs of the graph: so nothing that is left can be made of the probe's values.
+    """
+    shapes = {layer.name: layer.shape for layer in spec.layers}
+    replace(model.graph.initializer, [t for t in model.graph.initializer if t.name not in shapes])
+    for name, shape in shapes.items():
+        model.graph.input.append(onnx.helper.make_tensor_value_info(name, graph.FLOAT32, shape))
+    onnxscript.optimizer.fold_constants(model)
+    onnxscript.optimizer.remove_unused_nodes(model)
+    replace(model.graph.input, [value for value in model.graph.input if value.name not in shapes])
+    used = {name for node in model.graph.node for name in node.input}
+    replace(model.graph.initializer, [t for t in model.graph.initializer if t.name in used])
+    model.graph.initializer.extend(tensor_without_data(name, shape) for name, shape in shapes.items())
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Takes out what nobody needs: source lines and paths of this machine among it."""
+    body = model.graph
+    parts: list[Any] = [model, body, *body.node, *body.input, *body.output, *body.initializer]
+    for part in parts:
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del body.value_info[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's notes to its own developers off the user's screen."""
+    logger = logging.getLogger(_NOISY)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)

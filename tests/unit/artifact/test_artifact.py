@@ -1,0 +1,184 @@
+"""The .pemn file: what went in comes out, and nothing else is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import tracemalloc
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pemn.artifact import MAGIC, Artifact, sizes_in_file
+from pemn.errors import LocalError, MalformedArtifact
+from pemn.mask import Mask
+from pemn.rebuild import rebuild
+from pemn.wire import limits
+from pemn.wire.v1 import messages_pb2 as pb
+from tests.models import make_artifact, skeleton_of
+from tests.networks import model_spec
+
+HEADER = MAGIC + b"\x00\x01"
+
+
+def seal(message: bytes) -> bytes:
+    """Frames a message as a file whose checksum is right."""
+    return HEADER + message + hashlib.sha256(HEADER + message).digest()
+
+
+def message_of(data: bytes) -> pb.Artifact:
+    return pb.Artifact.FromString(data[6:-32])
+
+
+def deflate(data: bytes) -> bytes:
+    coder = zlib.compressobj(wbits=-15)
+    return coder.compress(data) + coder.flush()
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return make_artifact()
+
+
+@pytest.fixture(scope="module")
+def data(artifact: Artifact) -> bytes:
+    return artifact.to_bytes()
+
+
+def test_round_trip(artifact: Artifact, data: bytes) -> None:
+    back = Artifact.from_bytes(data)
+    assert back == artifact
+    assert back.to_bytes() == data
+    np.testing.assert_array_equal(back.weights(), rebuild(artifact.model, artifact.mask))
+
+
+def test_the_file_is_as_documented(artifact: Artifact, data: bytes) -> None:
+    assert data.startswith(b"PEMN\x00\x01")
+    assert data[-32:] == hashlib.sha256(data[:-32]).digest()
+    proto = message_of(data)
+    assert zlib.decompress(proto.onnx_skeleton, wbits=-15) == artifact.onnx_skeleton
+    assert proto.weights_sha256 == hashlib.sha256(artifact.weights().astype("<f4").tobytes()).digest()
+
+
+def test_the_file_is_little_more_than_its_mask(data: bytes) -> None:
+    sizes = sizes_in_file(data)
+    assert sum(sizes.values()) == len(data)
+    assert sizes["mask"] <= make_artifact().model.num_params / 8 + 2
+    assert sizes["framing"] < 64
+
+
+def test_sparse_masks_are_coded_shorter() -> None:
+    sizes = [len(make_artifact(density=density).to_bytes()) for density in (0.5, 0.1, 0.01)]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_every_truncation_is_refused(data: bytes) -> None:
+    for length in range(len(data)):
+        with pytest.raises(MalformedArtifact):
+            Artifact.from_bytes(data[:length])
+
+
+def test_every_flipped_bit_is_refused(data: bytes) -> None:
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        with pytest.raises(MalformedArtifact):
+            Artifact.from_bytes(bytes(damaged))
+
+
+@given(st.data())
+def test_a_forger_gets_a_clear_refusal_or_a_whole_file(draw: st.DataObject) -> None:
+    message = bytearray(make_artifact().to_bytes()[6:-32])
+    for _ in range(draw.draw(st.integers(1, 3))):
+        message[draw.draw(st.integers(0, len(message) - 1))] = draw.draw(st.integers(0, 255))
+    try:
+        forged = Artifact.from_bytes(seal(bytes(message)))
+        forged.weights()
+    except MalformedArtifact:
+        return
+    assert forged.model.layers == make_artifact().model.layers
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda data: b"", "not a .pemn file: got no bytes"),
+        (lambda data: b"PK\x03\x04" + data[4:], "not a .pemn file: got 504b0304"),
+        (lambda data: b"PEMN\x00\x02" + data[6:], "version of a .pemn file: got 0002; wanted 0001"),
+        (lambda data: data + b"\x00", "cut off or damaged"),
+        (lambda data: data[:-1], "cut off or damaged"),
+        (lambda data: seal(b""), "length of architecture"),
+        (lambda data: seal(b"\xff" * 40), "not a message"),
+    ],
+)
+def test_foreign_files_are_refused_with_the_reason(
+    data: bytes, damage: Callable[[bytes], bytes], complaint: str
+) -> None:
+    with pytest.raises(MalformedArtifact, match=complaint):
+        Artifact.from_bytes(damage(data))
+
+
+def changed(data: bytes, **fields: bytes) -> bytes:
+    proto = message_of(data)
+    for name, value in fields.items():
+        setattr(proto, name, value)
+    return seal(proto.SerializeToString(deterministic=True))
+
+
+def test_parts_that_lie_are_refused(artifact: Artifact, data: bytes) -> None:
+    proto = message_of(data)
+    for fields, complaint in (
+        ({"weights_sha256": b"\x00" * 31}, "hash of the weights: got 31"),
+        ({"mask": proto.mask[:-1]}, "mask|bits"),
+        ({"mask": proto.mask + b"\x00"}, "mask|bits"),
+        ({"onnx_skeleton": proto.onnx_skeleton[:-1]}, "end of the deflated"),
+        ({"onnx_skeleton": proto.onnx_skeleton + b"\x00"}, "end of the deflated"),
+        ({"onnx_skeleton": b"\xff\xff"}, "ONNX skeleton"),
+        ({"onnx_skeleton": deflate(b"no graph")}, "not an ONNX file"),
+        ({"onnx_skeleton": deflate(skeleton_of("mlp-16-13"))}, "masked weight of an ONNX skeleton"),
+        ({"onnx_skeleton": deflate(skeleton_of("mlp-16"))}, "masked weights of an ONNX skeleton"),
+    ):
+        with pytest.raises(MalformedArtifact, match=complaint):
+            Artifact.from_bytes(changed(data, **fields))
+
+
+def test_another_mask_seed_or_hash_does_not_pass_for_the_trained_weights(
+    artifact: Artifact, data: bytes
+) -> None:
+    bits = artifact.mask.bits()
+    bits[5] ^= True
+    others = (
+        dataclasses.replace(artifact, mask=Mask.from_bits(bits, artifact.model.sizes)),
+        dataclasses.replace(artifact, model=dataclasses.replace(artifact.model, seed=8)),
+        dataclasses.replace(artifact, weights_sha256=bytes(32)),
+    )
+    for other in others:
+        with pytest.raises(MalformedArtifact, match="hash of the rebuilt weights"):
+            Artifact.from_bytes(other.to_bytes()).weights()
+
+
+def test_a_deflate_bomb_is_not_inflated(data: bytes) -> None:
+    bomb = deflate(bytes(4 * limits.MAX_SKELETON_BYTES))
+    assert len(bomb) < 300_000
+    file = changed(data, onnx_skeleton=bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(MalformedArtifact, match="size of the ONNX skeleton"):
+            Artifact.from_bytes(file)
+        assert tracemalloc.get_traced_memory()[1] < 2.5 * limits.MAX_SKELETON_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_parts_that_do_not_fit_are_the_callers_bug(artifact: Artifact) -> None:
+    with pytest.raises(LocalError, match="mask of another network"):
+        Artifact.of(model_spec((4, 4)), artifact.mask, artifact.onnx_skeleton, {})
+    for provenance in ({"": "x"}, {"k" * 300: "x"}, {"k": "x" * 2000}):
+        with pytest.raises(LocalError, match="length of provenance"):
+            dataclasses.replace(artifact, provenance=provenance)
+    with pytest.raises(LocalError, match="texts of provenance"):
+        dataclasses.replace(artifact, provenance={str(i): "" for i in range(65)})

@@ -1,0 +1,149 @@
+"""The networks by name, and the check that both ends build the same one."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pemn.errors import ConfigError, LocalError, WrongSpec
+from pemn.prototype import Strategy
+from pemn.spec import InputContract, Layer, ModelSpec
+from pemn.training.models import assign, build, check_model, masked_layers, model_spec
+from tests.networks import DIGITS
+
+CIFAR = InputContract((3, 32, 32), (0.5,) * 3, (0.25,) * 3, tuple("abcdefghij"))
+
+
+def spec_of(architecture: str = "mlp-16-12", contract: InputContract = DIGITS) -> ModelSpec:
+    return model_spec(architecture, contract, 7, Strategy("mp"))
+
+
+@pytest.mark.parametrize("architecture", ["mlp-2", "mlp-16-12-5", "cnn-5", "cnn-8-12", "cnn-4-6-16-7"])
+def test_every_network_classifies_and_is_all_weights(architecture: str) -> None:
+    module = build(architecture, DIGITS.shape, 10)
+    assert module(torch.zeros(3, *DIGITS.shape)).shape == (3, 10)
+    layers = spec_of(architecture).layers
+    assert [(v.name, v.shape) for v in layers] == [
+        (name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()
+    ]
+    for layer in layers:
+        assert layer.scale == np.float32(2 / math.sqrt(math.prod(layer.shape[1:])))
+
+
+def test_the_small_conv_net_has_the_published_shape() -> None:
+    spec = spec_of("cnn-64-128-128", CIFAR)
+    assert [layer.shape for layer in spec.layers] == [
+        (64, 3, 3, 3),
+        (128, 64, 3, 3),
+        (128, 128, 3, 3),
+        (10, 128),
+    ]
+    module = build("cnn-64-128-128", CIFAR.shape, 10)
+    sides = []
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            part.register_forward_hook(lambda _m, _i, out: sides.append(out.shape[-1]))
+        if isinstance(part, nn.GroupNorm):
+            assert part.num_groups == 8
+    module(torch.zeros(1, *CIFAR.shape))
+    assert sides == [16, 8, 8]
+
+
+def test_group_norm_falls_back_to_a_divisor() -> None:
+    groups = [
+        m.num_groups for m in build("cnn-12-9-16", CIFAR.shape, 10).modules() if isinstance(m, nn.GroupNorm)
+    ]
+    assert groups == [4, 1, 8]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["resnet", "mlp", "mlp-", "mlp-0", "mlp-1", "mlp-16-", "mlp-016", "mlp-999999", "cnn-8-x", "", "MLP-8"],
+)
+def test_unknown_networks_are_refused_with_what_exists(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown architecture.*mlp-W1.*cnn-C1"):
+        build(name, DIGITS.shape, 10)
+
+
+def test_images_whose_features_would_be_normalised_away_are_refused() -> None:
+    with pytest.raises(ConfigError, match="image too small"):
+        build("cnn-8-8", (1, 4, 4), 10)
+    build("cnn-8-8", (1, 5, 5), 10)
+
+
+def test_describing_a_network_takes_no_memory_for_it() -> None:
+    assert spec_of("mlp-99999-99999").num_params > 10**10
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        (nn.Linear(4, 4), "bias"),
+        (nn.Sequential(nn.Linear(4, 4, bias=False), nn.LayerNorm(4)), "1.weight, 1.bias"),
+        (
+            nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False)),
+            "1.running_mean, 1.running_var, 1.num_batches_tracked",
+        ),
+    ],
+)
+def test_floats_that_no_mask_can_express_are_named(module: nn.Module, names: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot express: got {names}$"):
+        masked_layers(module)
+
+
+def test_a_spec_of_this_machine_passes() -> None:
+    check_model(spec_of())
+    check_model(spec_of("cnn-8-12", CIFAR))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer("linear1.bias", (16, 64), 0.25),
+        Layer("linear1.weight", (64, 16), 0.25),
+        Layer("linear1.weight", (16, 64), 0.5),
+    ],
+)
+def test_a_spec_with_another_layer_is_refused_by_name(layer: Layer) -> None:
+    spec = spec_of()
+    other = dataclasses.replace(spec, layers=(layer, *spec.layers[1:]))
+    with pytest.raises(WrongSpec, match=r"layer of the spec: got .*; wanted .*; in linear1\.weight"):
+        check_model(other)
+
+
+def test_a_spec_with_fewer_layers_or_an_unknown_name_is_refused() -> None:
+    spec = spec_of()
+    with pytest.raises(WrongSpec, match="number of layers: got 2; wanted 3"):
+        check_model(dataclasses.replace(spec, layers=spec.layers[:2]))
+    with pytest.raises(WrongSpec, match="unknown architecture"):
+        check_model(dataclasses.replace(spec, architecture="transformer"))
+
+
+def test_assigned_weights_are_what_the_module_computes_with() -> None:
+    spec = spec_of("mlp-6")
+    weights = np.random.default_rng(1).standard_normal(spec.num_params).astype(np.float32)
+    module = build("mlp-6", DIGITS.shape, 10)
+    assign(module, spec, weights)
+    image = np.random.default_rng(2).standard_normal((1, 64)).astype(np.float32)
+    first, second = weights[: 6 * 64].reshape(6, 64), weights[6 * 64 :].reshape(10, 6)
+    hidden = image @ first.T
+    hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-5)
+    wanted = np.maximum(hidden, 0) @ second.T
+    got = module(torch.from_numpy(image.reshape(1, 1, 8, 8))).detach().numpy()
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_does_not_fit_is_not_assigned() -> None:
+    spec = spec_of("mlp-6")
+    module = build("mlp-6", DIGITS.shape, 10)
+    with pytest.raises(LocalError, match=r"weights: got float64 .*; wanted float32"):
+        assign(module, spec, np.zeros(spec.num_params))  # type: ignore[arg-type]
+    with pytest.raises(LocalError, match="weights: got"):
+        assign(module, spec, np.zeros(spec.num_params - 1, np.float32))
+    with pytest.raises(LocalError, match=r"parameter of a module: got \(5, 64\); wanted \(6, 64\)"):
+        assign(build("mlp-5", DIGITS.shape, 10), spec, np.zeros(spec.num_params, np.float32))
