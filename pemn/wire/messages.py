@@ -524,4 +524,5 @@ def parse(proto: pb.Content | pb.Spec | pb.Artifact, data: bytes) -> None:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise MalformedFrame("not a message", got=f"{len(data)} bytes") from error
+    proto.DiscardUnknownFields()  # type: ignore[no-untyped-call]  # else they would survive the comparison
     check(proto.SerializeToString(deterministic=True) == data, "not in canonical form")

@@ -14,7 +14,7 @@ from pemn.wire.messages import Ack, Content, Spec, Update
 from pemn_server.flower import Answer, Fleet
 from pemn_server.progress import Progress, RoundReport
 
-_QUERY_TIMEOUT_S = 60.0
+_LAST_BROADCAST_TIMEOUT_S = 60.0
 _POLL_S = 0.1
 _MAX_REPEATS = 5
 FEDAVG_BYTES_PER_PARAM = 8
@@ -98,7 +98,8 @@ class Federation:
             outcome.state = self._server.commit(state, votes)
             self._book(outcome, votes, num_asked)
         outcome.seconds = time.monotonic() - began
-        outcome.state = self._bring_up(outcome.state, self._fleet.slots())
+        timeout_s = min(_LAST_BROADCAST_TIMEOUT_S, self._round_timeout_s)
+        outcome.state = self._bring_up(outcome.state, self._fleet.slots(), timeout_s)
         self._fleet.finish()  # before the books are closed: parting costs bytes too
         self._keep(self._fleet.close_round(self._num_rounds + 1))
         return outcome
@@ -111,13 +112,16 @@ class Federation:
                 shown = here
             time.sleep(_POLL_S)
 
-    def _bring_up(self, state: ServerState, slots: Iterable[int]) -> ServerState:
+    def _bring_up(
+        self, state: ServerState, slots: Iterable[int], timeout_s: float | None = None
+    ) -> ServerState:
         """Gives clients the public state of now, and the spec to those that do not have it.
 
         Every one of them answers with the hash of the weights that it has rebuilt.
         """
         tasks = {slot: self._server.task(state, slot) for slot in slots}
-        for answer in self._fleet.ask("query", tasks, state.public.round, _QUERY_TIMEOUT_S):
+        # A client that joins reads its data first, so it has as long as for a round.
+        for answer in self._fleet.ask("query", tasks, state.public.round, timeout_s or self._round_timeout_s):
             try:
                 self._server.check_ack(state, answer.slot, _ack(answer))
                 state = self._server.seen(state, answer.slot)

@@ -40,7 +40,10 @@ def test_the_ledger_is_what_a_proxy_counts(site: Site, proxy: CountingProxy) -> 
     assert server.wait() == 0, server.output
     assert [client.wait() for client in clients] == [0, 0, 0]
 
-    ledger, summary = ledger_of(site.folder / "run"), json.loads((site.folder / "run/summary.json").read_text())
+    ledger, summary = (
+        ledger_of(site.folder / "run"),
+        json.loads((site.folder / "run/summary.json").read_text()),
+    )
     counted = [sum(v["wire"] for v in ledger if v["direction"] == way) for way in ("up", "down")]
     assert counted == [summary["bytes"]["uplink_wire"], summary["bytes"]["downlink_wire"]]
     for ours, theirs in zip(counted, proxy.totals(), strict=True):

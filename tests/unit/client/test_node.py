@@ -1,0 +1,118 @@
+"""A client's answers, and what it does when it is out of step."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pemn.errors import LocalError, MalformedFrame, OutOfSync, WrongSpec
+from pemn.methods.mask import MaskServer, ServerState, Trainer
+from pemn.wire.messages import Content, Metrics, Spec
+from pemn_client.node import QUERY, TRAIN, Node
+from pemn_client.store import FileStore
+from tests.networks import model_spec, run_spec
+
+SPEC = run_spec(model_spec((9, 7), (10, 9)))
+
+
+class Still:
+    """A trainer that leaves everything as it is."""
+
+    def train(self, q: NDArray[np.uint16], round_: int) -> tuple[NDArray[np.uint16], Metrics]:
+        return q.copy(), Metrics(1, 2, 3)
+
+
+def make_trainer(spec: Spec, slot: int) -> Trainer:
+    if spec.data.dataset != "digits":
+        raise WrongSpec("data set", got="digits", wanted=spec.data.dataset)
+    return Still()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(1, FileStore(tmp_path), make_trainer)
+
+
+def first_state() -> tuple[MaskServer, ServerState]:
+    server = MaskServer.of(SPEC)
+    return server, server.start()
+
+
+def test_it_acknowledges_and_votes(node: Node) -> None:
+    server, state = first_state()
+    ack = node.handle(QUERY, server.task(state, 1)).ack
+    assert ack is not None
+    server.check_ack(state, 1, ack)
+    state = server.seen(state, 1)
+    update = node.handle(TRAIN, server.task(state, 1)).update
+    assert update is not None
+    vote = server.read_vote(state, 1, update)
+    assert not vote.flips.any()
+    assert vote.metrics == Metrics(1, 2, 3)
+
+
+def test_without_the_spec_it_asks_for_it(node: Node) -> None:
+    server, state = first_state()
+    answer = node.handle(TRAIN, server.task(server.seen(state, 1), 1))
+    assert answer.error is not None
+    assert answer.error.code == OutOfSync.code
+
+
+def test_a_new_process_goes_on_from_the_store(node: Node, tmp_path: Path) -> None:
+    server, state = first_state()
+    node.handle(QUERY, server.task(state, 1))
+    state = server.commit(server.seen(state, 1), {})
+    again = Node(1, FileStore(tmp_path), make_trainer)
+    assert server.task(state, 1).spec is None
+    assert again.handle(QUERY, server.task(state, 1)).ack is not None
+    kept = FileStore(tmp_path).load()
+    assert kept is not None
+    assert kept[1] is not None
+    assert kept[1].round == 1
+
+
+def test_a_server_that_believes_too_much_is_told(node: Node) -> None:
+    server, state = first_state()
+    node.handle(QUERY, server.task(state, 1))
+    ahead = server.commit(state, {})
+    ahead = server.commit(server.seen(ahead, 1), {})
+    answer = node.handle(TRAIN, server.task(ahead, 1))
+    assert answer.error is not None
+    assert answer.error.code == OutOfSync.code
+    assert node.handle(QUERY, server.task(server.forget(ahead, 1), 1)).ack is not None
+
+
+def test_a_corrupt_broadcast_is_answered_and_forgotten(node: Node) -> None:
+    server, state = first_state()
+    node.handle(QUERY, server.task(state, 1))
+    state = server.commit(server.seen(state, 1), {})
+    task = server.task(state, 1)
+    assert task.broadcast is not None
+    corrupt = replace(task, broadcast=replace(task.broadcast, moves=b"\xff\xff"))
+    answer = node.handle(TRAIN, corrupt)
+    assert answer.error is not None
+    assert answer.error.code == MalformedFrame.code
+    assert node.handle(TRAIN, task).update is not None
+
+
+def test_a_run_that_does_not_fit_is_not_kept(node: Node, tmp_path: Path) -> None:
+    foreign = replace(SPEC, data=replace(SPEC.data, dataset="cifar10"))
+    server = MaskServer.of(foreign)
+    with pytest.raises(WrongSpec, match="data set: got digits; wanted cifar10"):
+        node.handle(QUERY, server.task(server.start(), 1))
+    assert FileStore(tmp_path).load() is None
+
+
+def test_a_slot_that_the_run_does_not_have(tmp_path: Path) -> None:
+    server, state = first_state()
+    with pytest.raises(WrongSpec, match="slot: got 3"):
+        Node(3, FileStore(tmp_path), make_trainer).handle(QUERY, server.task(state, 3))
+
+
+def test_a_task_is_more_than_nothing(node: Node) -> None:
+    with pytest.raises(LocalError, match="task without a broadcast"):
+        node.handle(TRAIN, Content())

@@ -1,0 +1,45 @@
+"""What a person sees."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from pemn_server.progress import Progress, RoundReport, size
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [(0, "0 B"), (7, "7 B"), (999, "999 B"), (1000, "1 kB"), (43_210, "43.2 kB"), (999_499, "999 kB"),
+     (999_600, "1 MB"), (40_600_000, "40.6 MB"), (5.2e9, "5.2 GB")],
+)  # fmt: skip
+def test_sizes(num_bytes: float, text: str) -> None:
+    assert size(num_bytes) == text
+
+
+def test_a_round_is_one_line_with_all_that_matters() -> None:
+    times = iter([100.0, 130.0])
+    out = io.StringIO()
+    with Progress(Console(file=out, width=60), clock=lambda: next(times)) as progress:
+        progress.training(1, 0, 4)
+        progress.round_done(RoundReport(3, 20, 3, 4, 0.91237, 4321, 5678, 63.4))
+    (line,) = out.getvalue().splitlines()
+    for part in (" 3/20", "clients 3/4", "0.9124", "up 4.32 kB", "down 5.68 kB", "63 times fewer", "2:50 left"):
+        assert part in line
+
+
+def test_waiting_is_shown_where_no_line_can_move() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out)) as progress:
+        progress.waiting(1, 3)
+        progress.training(1, 0, 3)
+    assert out.getvalue() == "waiting for clients: 1 of 3 here\n"
+
+
+def test_foreign_text_is_no_markup() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=80)) as progress:
+        progress.warn("client 0: says [red]data[/red] set [/]")
+    assert "[red]data[/red]" in out.getvalue()

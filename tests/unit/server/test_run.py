@@ -1,0 +1,235 @@
+"""A federation with clients that fail, lie, forget or stay silent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from rich.console import Console
+
+from pemn.errors import RemoteError
+from pemn.federation.levels import HIGHEST, LOWEST
+from pemn.ledger import Entry
+from pemn.wire.messages import Content, Failure, Metrics, Spec, decode, encode
+from pemn_client.node import Node
+from pemn_client.store import MemoryStore
+from pemn_server.flower import Fleet, PemnGrid
+from pemn_server.progress import Progress
+from pemn_server.run import Federation, Outcome, fedavg_bytes
+from tests.networks import model_spec, run_spec
+
+SPEC = run_spec(model_spec((9, 13), (10, 9)))
+ROUNDS = 4
+Answerer = Callable[[Node, str, bytes], bytes | None]
+
+
+@dataclass
+class Jitter:
+    """A trainer without a network."""
+
+    slot: int
+
+    def train(self, q: NDArray[np.uint16], round_: int) -> tuple[NDArray[np.uint16], Metrics]:
+        moved = q + np.random.default_rng([self.slot, round_]).normal(0, 5000, q.size)
+        return moved.clip(LOWEST, HIGHEST).astype(np.uint16), Metrics(7 + self.slot, 1, 1)
+
+
+def honest(node: Node, action: str, task: bytes) -> bytes | None:
+    return encode(node.handle(action, decode(task)))
+
+
+class ScriptedGrid(PemnGrid):
+    """Answers at once, each slot in its own way; None is silence."""
+
+    wire_source = "framed"
+
+    def __init__(self, answerers: list[Answerer]) -> None:
+        super().__init__()
+        self.answerers = answerers
+        self.nodes = [self.fresh(slot) for slot in range(len(answerers))]
+
+    def fresh(self, slot: int) -> Node:
+        def make(spec: Spec, number: int) -> Jitter:
+            return Jitter(number)
+
+        return Node(slot, MemoryStore(), make)
+
+    def slots(self) -> list[int]:
+        return list(range(len(self.answerers)))
+
+    def wire(self) -> None:
+        return None
+
+    def finish(self) -> None:
+        pass
+
+    def _deliver(self, slot: int, message_id: int, action: str, content: bytes) -> None:
+        self._note(slot, "down", content, len(content))
+        answer = self.answerers[slot](self.nodes[slot], action, content)
+        if answer is not None:
+            self._arrived(slot, message_id, answer)
+
+
+@pytest.fixture
+def kept() -> list[Entry]:
+    return []
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+def run(grid: ScriptedGrid, log: Path, kept: list[Entry], *, min_clients: int = 2, spec: Spec = SPEC) -> Outcome:
+    with log.open("w") as file, Progress(Console(file=file, width=200)) as progress:
+        federation = Federation(
+            spec,
+            Fleet(grid),
+            num_rounds=ROUNDS,
+            min_clients=min_clients,
+            round_timeout_s=0.2,
+            accuracy=lambda mask: mask.density,
+            progress=progress,
+            keep=kept.extend,
+        )
+        return federation.run()
+
+
+def test_a_run_of_honest_clients(log: Path, kept: list[Entry]) -> None:
+    outcome = run(ScriptedGrid([honest] * 3), log, kept)
+    assert outcome.num_votes == [3] * ROUNDS
+    assert len(outcome.accuracies) == ROUNDS
+    assert outcome.abandoned_rounds == 0
+    assert outcome.images == {0: 7, 1: 8, 2: 9}
+    assert [entry.round for entry in kept if (entry.slot, entry.direction) == (1, "down")] == list(range(ROUNDS + 2))
+    assert fedavg_bytes(SPEC, outcome.num_votes) == 8 * (9 * 13 + 90) * 3 * ROUNDS
+    assert "round 4/4  clients 3/3" in log.read_text()
+
+
+def bad_at_training(bad: Answerer) -> Answerer:
+    return lambda node, action, task: (bad if action == "train" else honest)(node, action, task)
+
+
+def silent(node: Node, action: str, task: bytes) -> None:
+    return None
+
+
+def garbage(node: Node, action: str, task: bytes) -> bytes:
+    return b"\xff\xfe garbage"
+
+
+def wrong_slot(node: Node, action: str, task: bytes) -> bytes:
+    update = node.handle(action, decode(task)).update
+    assert update is not None
+    return encode(Content(update=replace(update, slot=0)))
+
+
+def last_round(node: Node, action: str, task: bytes) -> bytes:
+    update = node.handle(action, decode(task)).update
+    assert update is not None
+    return encode(Content(update=replace(update, round=update.round - 1)))
+
+
+def cut_flips(node: Node, action: str, task: bytes) -> bytes:
+    update = node.handle(action, decode(task)).update
+    assert update is not None
+    return encode(Content(update=replace(update, flips=update.flips[:-3])))
+
+
+def failing(node: Node, action: str, task: bytes) -> bytes:
+    return encode(Content(error=Failure(11, "the disk is gone")))
+
+
+def only_acknowledging(node: Node, action: str, task: bytes) -> bytes:
+    return encode(node.handle("query", decode(task)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (silent, ""),
+        (garbage, "client 2: not a message"),
+        (wrong_slot, "client 2: run, round and slot"),
+        (last_round, "client 2: run, round and slot"),
+        (cut_flips, "client 2: "),
+        (failing, "client 2: says the disk is gone"),
+        (only_acknowledging, "client 2: answer to a training task"),
+    ],
+)
+def test_a_bad_client_loses_its_vote_and_nothing_else(
+    bad: Answerer, says: str, log: Path, kept: list[Entry]
+) -> None:
+    with_it = run(ScriptedGrid([honest, honest, bad_at_training(bad)]), log, kept)
+    assert with_it.num_votes == [2] * ROUNDS
+    assert says in log.read_text()
+    without_it = run(ScriptedGrid([honest, honest]), log, kept)
+    assert np.array_equal(with_it.state.p_hat, without_it.state.p_hat)
+    assert np.array_equal(with_it.state.public.k, without_it.state.public.k)
+
+
+def test_a_client_that_loses_its_store_votes_in_the_same_round(log: Path, kept: list[Entry]) -> None:
+    grid = ScriptedGrid([honest] * 3)
+
+    def forgetful(node: Node, action: str, task: bytes) -> bytes | None:
+        content = decode(task)
+        assert content.broadcast is not None
+        if action == "train" and content.broadcast.round == 2 and not content.spec and grid.nodes[1] is node:
+            grid.nodes[1] = grid.fresh(1)
+            grid.answerers[1] = honest
+        return honest(grid.nodes[1], action, task)
+
+    grid.answerers[1] = forgetful
+    outcome = run(grid, log, kept)
+    assert outcome.num_votes == [3] * ROUNDS
+    assert "client 1: says no spec of this run" in log.read_text()
+    same = run(ScriptedGrid([honest] * 3), log, kept)
+    assert np.array_equal(outcome.state.public.k, same.state.public.k)
+
+
+def test_a_client_with_other_weights_never_votes(log: Path, kept: list[Entry]) -> None:
+    def other_weights(node: Node, action: str, task: bytes) -> bytes:
+        answer = node.handle(action, decode(task))
+        if answer.ack is not None:
+            answer = replace(answer, ack=replace(answer.ack, weights_sha256=bytes(32)))
+        return encode(answer)
+
+    outcome = run(ScriptedGrid([honest, honest, other_weights]), log, kept)
+    assert outcome.num_votes == [2] * ROUNDS
+    assert "client 2: hash of the weights" in log.read_text()
+
+
+def test_a_round_without_enough_votes_is_repeated_from_the_same_state(log: Path, kept: list[Entry]) -> None:
+    failures = iter([True, True])
+
+    def sometimes(node: Node, action: str, task: bytes) -> bytes | None:
+        if action == "train" and next(failures, False):
+            return failing(node, action, task)
+        return honest(node, action, task)
+
+    outcome = run(ScriptedGrid([honest, sometimes]), log, kept)
+    assert outcome.abandoned_rounds == 2
+    assert outcome.num_votes == [2] * ROUNDS
+    smooth = run(ScriptedGrid([honest] * 2), log, kept)
+    assert np.array_equal(outcome.state.p_hat, smooth.state.p_hat)
+
+
+def test_a_run_that_gets_nowhere_ends(log: Path, kept: list[Entry]) -> None:
+    with pytest.raises(RemoteError, match="repeated 5 times: 1 of at least 2 votes"):
+        run(ScriptedGrid([honest, bad_at_training(failing)]), log, kept)
+
+
+def test_an_answer_counts_only_from_the_slot_that_was_asked(log: Path, kept: list[Entry]) -> None:
+    grid = ScriptedGrid([honest, honest, honest])
+
+    def steal(node: Node, action: str, task: bytes) -> bytes | None:
+        """Answers everybody's tasks before they can."""
+        for number in list(grid._pending):
+            grid._arrived(2, number, b"stolen")
+        return honest(node, action, task)
+
+    grid.answerers[0] = steal
+    assert run(grid, log, kept).num_votes == [3] * ROUNDS
