@@ -33,7 +33,8 @@ from pemn.mask import Mask
 from pemn.rebuild import rebuild, weights_sha256
 from pemn.spec import ModelSpec
 from pemn.wire import limits
-from pemn.wire.messages import check, model_from_proto, model_to_proto, parse
+from pemn.wire.checks import check, parse
+from pemn.wire.model import model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
 
 MAGIC = b"PEMN"

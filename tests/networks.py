@@ -7,7 +7,7 @@ import math
 from pemn.federation.levels import normal_start_levels
 from pemn.prototype import Strategy
 from pemn.spec import InputContract, Layer, ModelSpec, to_float32
-from pemn.wire.messages import DataPlan, LocalTraining, MaskProtocol, Spec
+from pemn.wire.spec import DataPlan, LocalTraining, MaskProtocol, Spec
 
 DIGITS = InputContract((1, 8, 8), (to_float32(0.3044),), (to_float32(0.3761),), tuple("0123456789"))
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pemn.errors import LocalError, MalformedFrame, OutOfSync
 from pemn.federation.public import PublicState
 from pemn.methods.mask import MaskClient, Trainer
-from pemn.wire.messages import Broadcast, Content, Failure, Spec
+from pemn.wire.messages import Broadcast, Content, Failure
+from pemn.wire.spec import Spec
 from pemn_client.store import Store
 
 _LOG = logging.getLogger(__name__)

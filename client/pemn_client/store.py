@@ -20,7 +20,7 @@ from pemn.errors import FileError, RemoteError
 from pemn.federation.public import PublicState
 from pemn.files import read_bytes, write_atomic
 from pemn.wire.limits import MAX_PARAMS, MAX_SPEC_BYTES
-from pemn.wire.messages import Spec
+from pemn.wire.spec import Spec
 
 _LOG = logging.getLogger(__name__)
 _MAGIC = b"PEMNST\x00\x01"

@@ -16,7 +16,7 @@ from pemn.errors import WrongSpec
 from pemn.methods.mask import Trainer
 from pemn.training.local import MaskTrainer, choose_device
 from pemn.training.models import check_model
-from pemn.wire.messages import Spec
+from pemn.wire.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.generator import Purpose, child, uint16s
-from pemn.wire.messages import MaskProtocol
+from pemn.wire.spec import MaskProtocol
 
 ONE = 65536
 """Probability 1."""

@@ -17,7 +17,8 @@ from pemn.federation.levels import HALF, MAX_STEPS, Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.mask import Mask
 from pemn.wire.limits import STATE_HASH_BYTES
-from pemn.wire.messages import Broadcast, Spec
+from pemn.wire.messages import Broadcast
+from pemn.wire.spec import Spec
 
 
 @dataclass(frozen=True, eq=False)

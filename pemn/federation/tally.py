@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.federation.levels import MAX_STEPS
-from pemn.wire.messages import MaskProtocol
+from pemn.wire.spec import MaskProtocol
 
 UNIT = 1 << 24
 """p_hat is an int32 in units of 2^-24: probability 1 is UNIT."""

@@ -22,7 +22,8 @@ from pemn.federation.levels import Levels, dither
 from pemn.federation.public import PublicState
 from pemn.mask import Mask
 from pemn.rebuild import rebuild, weights_sha256
-from pemn.wire.messages import Ack, Broadcast, Content, Metrics, Spec, Update
+from pemn.wire.messages import Ack, Broadcast, Content, Metrics, Update
+from pemn.wire.spec import Spec
 
 
 class Trainer(Protocol):

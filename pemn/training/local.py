@@ -17,7 +17,8 @@ from pemn.generator import Purpose, child, permutation
 from pemn.rebuild import frozen_weights
 from pemn.spec import ModelSpec
 from pemn.training.models import build
-from pemn.wire.messages import LocalTraining, Metrics
+from pemn.wire.messages import Metrics
+from pemn.wire.spec import LocalTraining
 
 
 class MaskTrainer:

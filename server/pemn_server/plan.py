@@ -17,7 +17,7 @@ from pemn.rebuild import rebuild
 from pemn.spec import to_float32
 from pemn.training.local import accuracy
 from pemn.training.models import build, model_spec
-from pemn.wire.messages import DataPlan, LocalTraining, MaskProtocol, Spec
+from pemn.wire.spec import DataPlan, LocalTraining, MaskProtocol, Spec
 from pemn_server.settings import RunOptions
 
 _ETA_DEN = 1000

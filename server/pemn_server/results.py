@@ -19,7 +19,7 @@ from pemn.methods.mask import levels_of
 from pemn.rebuild import rebuild, weights_sha256
 from pemn.report import render
 from pemn.training.models import build
-from pemn.wire.messages import Spec
+from pemn.wire.spec import Spec
 from pemn_server.run import Outcome, fedavg_bytes
 from pemn_server.settings import RunOptions
 

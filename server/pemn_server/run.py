@@ -10,7 +10,8 @@ from pemn.errors import MalformedFrame, OutOfSync, PemnError, RemoteError, every
 from pemn.ledger import Entry
 from pemn.mask import Mask
 from pemn.methods.mask import MaskServer, ServerState, Vote
-from pemn.wire.messages import Ack, Content, Spec, Update
+from pemn.wire.messages import Ack, Content, Update
+from pemn.wire.spec import Spec
 from pemn_server.flower import Answer, Fleet
 from pemn_server.progress import Progress, RoundReport
 

@@ -22,7 +22,8 @@ from pemn.federation.public import PublicState
 from pemn.methods.mask import levels_of
 from pemn.rebuild import rebuild, weights_sha256
 from pemn.report.schema import load_schema
-from pemn.wire.messages import Metrics, Spec, Update, decode, encode, num_bytes_by_kind
+from pemn.wire.messages import Metrics, Update, decode, encode, num_bytes_by_kind
+from pemn.wire.spec import Spec
 from pemn.wire.v1 import messages_pb2 as pb
 from tests.conformance.conftest import NUM_CLIENTS, OPTIONS, Run
 

@@ -15,7 +15,8 @@ from pemn.errors import MalformedFrame, OutOfSync, RemoteError, WrongRound
 from pemn.federation.levels import HIGHEST, LOWEST, Levels
 from pemn.federation.public import PublicState
 from pemn.methods.mask import MaskClient, MaskServer, ServerState, Vote
-from pemn.wire.messages import Content, Metrics, Spec, Update, decode, encode
+from pemn.wire.messages import Content, Metrics, Update, decode, encode
+from pemn.wire.spec import Spec
 from tests.networks import model_spec, run_spec
 
 MODEL = model_spec((9, 13), (10, 9))

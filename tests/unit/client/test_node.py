@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pemn.errors import LocalError, MalformedFrame, OutOfSync, WrongSpec
 from pemn.methods.mask import MaskServer, ServerState, Trainer
-from pemn.wire.messages import Content, Metrics, Spec
+from pemn.wire.messages import Content, Metrics
+from pemn.wire.spec import Spec
 from pemn_client.node import QUERY, TRAIN, Node
 from pemn_client.store import FileStore
 from tests.networks import model_spec, run_spec

@@ -19,7 +19,7 @@ from pemn.federation.levels import (
     dither,
     normal_start_levels,
 )
-from pemn.wire.messages import MaskProtocol
+from pemn.wire.spec import MaskProtocol
 
 
 def levels(step: int = 32768, spread: float = 3.0, n: int = 20_000, seed: int = 5) -> Levels:

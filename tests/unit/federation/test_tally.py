@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pemn.federation.levels import Levels, normal_start_levels
 from pemn.federation.tally import UNIT, learn, settle, start
-from pemn.wire.messages import MaskProtocol
+from pemn.wire.spec import MaskProtocol
 
 VOTES = st.lists(
     st.lists(st.sampled_from([-1, 0, 1]), min_size=12, max_size=12).map(lambda v: np.array(v, np.int8)),

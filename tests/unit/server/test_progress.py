@@ -26,7 +26,15 @@ def test_a_round_is_one_line_with_all_that_matters() -> None:
         progress.training(1, 0, 4)
         progress.round_done(RoundReport(3, 20, 3, 4, 0.91237, 4321, 5678, 63.4))
     (line,) = out.getvalue().splitlines()
-    for part in (" 3/20", "clients 3/4", "0.9124", "up 4.32 kB", "down 5.68 kB", "63 times fewer", "2:50 left"):
+    for part in (
+        " 3/20",
+        "clients 3/4",
+        "0.9124",
+        "up 4.32 kB",
+        "down 5.68 kB",
+        "63 times fewer",
+        "2:50 left",
+    ):
         assert part in line
 
 

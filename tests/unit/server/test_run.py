@@ -14,7 +14,8 @@ from rich.console import Console
 from pemn.errors import RemoteError
 from pemn.federation.levels import HIGHEST, LOWEST
 from pemn.ledger import Entry
-from pemn.wire.messages import Content, Failure, Metrics, Spec, decode, encode
+from pemn.wire.messages import Content, Failure, Metrics, decode, encode
+from pemn.wire.spec import Spec
 from pemn_client.node import Node
 from pemn_client.store import MemoryStore
 from pemn_server.flower import Fleet, PemnGrid
@@ -84,7 +85,9 @@ def log(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-def run(grid: ScriptedGrid, log: Path, kept: list[Entry], *, min_clients: int = 2, spec: Spec = SPEC) -> Outcome:
+def run(
+    grid: ScriptedGrid, log: Path, kept: list[Entry], *, min_clients: int = 2, spec: Spec = SPEC
+) -> Outcome:
     with log.open("w") as file, Progress(Console(file=file, width=200)) as progress:
         federation = Federation(
             spec,
@@ -105,7 +108,9 @@ def test_a_run_of_honest_clients(log: Path, kept: list[Entry]) -> None:
     assert len(outcome.accuracies) == ROUNDS
     assert outcome.abandoned_rounds == 0
     assert outcome.images == {0: 7, 1: 8, 2: 9}
-    assert [entry.round for entry in kept if (entry.slot, entry.direction) == (1, "down")] == list(range(ROUNDS + 2))
+    assert [entry.round for entry in kept if (entry.slot, entry.direction) == (1, "down")] == list(
+        range(ROUNDS + 2)
+    )
     assert fedavg_bytes(SPEC, outcome.num_votes) == 8 * (9 * 13 + 90) * 3 * ROUNDS
     assert "round 4/4  clients 3/3" in log.read_text()
 

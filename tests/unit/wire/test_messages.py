@@ -17,12 +17,12 @@ from pemn.wire.messages import (
     Content,
     Failure,
     Metrics,
-    Spec,
     Update,
     decode,
     encode,
     num_bytes_by_kind,
 )
+from pemn.wire.spec import Spec
 from pemn.wire.v1 import messages_pb2 as pb
 from tests.networks import model_spec, run_spec
 
@@ -209,6 +209,14 @@ def test_a_long_error_text_is_cut_to_whole_characters() -> None:
 
 
 def test_messages_are_values() -> None:
-    for kind in (Broadcast, Update, Ack, Failure, Spec, Content):
-        assert dataclasses.fields(kind)
-        assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    ack = Ack(RUN, 1, 0, HASH, SHA)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        ack.round = 2  # type: ignore[misc]
+    assert ack == Ack(RUN, 1, 0, HASH, SHA)
+
+
+def test_an_update_without_metrics_is_refused() -> None:
+    update = Update(RUN, 1, 0, HASH, b"x", Metrics(1, 1, 1)).to_proto()
+    update.ClearField("metrics")
+    with pytest.raises(MalformedFrame, match="update without metrics"):
+        decode(pb.Content(update=update).SerializeToString())

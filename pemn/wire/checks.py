@@ -1,0 +1,62 @@
+"""What every message is checked for: bounds, and canonical bytes.
+
+Source: docs/wire.md, "Messages".
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError, Message
+
+from pemn.errors import MalformedFrame
+from pemn.wire import limits
+
+
+def check(right: bool, what: str, *, got: object = None, wanted: object = None) -> None:
+    """Refuses a message whose field is wrong.
+
+    Raises:
+        MalformedFrame: If not `right`.
+    """
+    if not right:
+        raise MalformedFrame(what, got=got, wanted=wanted)
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuses a name that is empty or too long.
+
+    Raises:
+        MalformedFrame: If it is.
+    """
+    check(0 < len(text.encode()) <= limits.MAX_TEXT_BYTES, f"length of {what}")
+
+
+def check_hash(value: bytes, num_bytes: int, what: str) -> None:
+    """Refuses a hash of another length.
+
+    Raises:
+        MalformedFrame: If it has one.
+    """
+    check(len(value) == num_bytes, f"length of {what}", got=len(value), wanted=num_bytes)
+
+
+def check_round(value: int) -> None:
+    """Refuses a round that no run reaches.
+
+    Raises:
+        MalformedFrame: If it is one.
+    """
+    check(value <= limits.MAX_ROUND, "round", got=value, wanted=f"<= {limits.MAX_ROUND}")
+
+
+def parse(proto: Message, data: bytes) -> None:
+    """Reads canonical bytes.
+
+    Raises:
+        MalformedFrame: If they are no message, or not its canonical form.
+    """
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise MalformedFrame("not a message", got=f"{len(data)} bytes") from error
+    proto.DiscardUnknownFields()  # else they would survive the comparison
+    check(proto.SerializeToString(deterministic=True) == data, "not in canonical form")

@@ -1,0 +1,74 @@
+"""A network's protobuf form, in specs and in artifacts.
+
+Source: docs/wire.md, "Messages".
+"""
+
+from __future__ import annotations
+
+import math
+
+from pemn.errors import ConfigError, LocalError, MalformedFrame
+from pemn.prototype import Strategy
+from pemn.spec import InputContract, Layer, ModelSpec
+from pemn.wire import limits
+from pemn.wire.checks import check, check_text
+from pemn.wire.v1 import messages_pb2 as pb
+
+
+def model_to_proto(model: ModelSpec) -> pb.ModelSpec:
+    """Returns the protobuf form of a network."""
+    contract = pb.InputContract(
+        shape=model.input.shape,
+        mean=model.input.mean,
+        std=model.input.std,
+        class_names=model.input.class_names,
+    )
+    layers = [pb.Layer(name=v.name, shape=v.shape, scale=v.scale) for v in model.layers]
+    return pb.ModelSpec(
+        architecture=model.architecture,
+        input=contract,
+        layers=layers,
+        seed=model.seed,
+        strategy=str(model.strategy),
+    )
+
+
+def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
+    """Checks a network that came from outside.
+
+    Raises:
+        MalformedFrame: If a field is missing, out of bounds or not in canonical form.
+    """
+    check_text(proto.architecture, "architecture")
+    check(0 < len(proto.layers) <= limits.MAX_LAYERS, "number of layers", got=len(proto.layers))
+    num_params = 0
+    for layer in proto.layers:
+        check_text(layer.name, "layer name")
+        check(0 < len(layer.shape) <= limits.MAX_DIMENSIONS, "layer shape", got=list(layer.shape))
+        num_params += math.prod(layer.shape)
+        check(num_params <= limits.MAX_PARAMS, "number of weights", wanted=f"<= {limits.MAX_PARAMS}")
+    contract = proto.input
+    check(len(contract.shape) == 3, "input shape", got=list(contract.shape), wanted="3 sizes")
+    check(0 < contract.shape[0] <= limits.MAX_CHANNELS, "channels", got=contract.shape[0])
+    pixels = math.prod(contract.shape)
+    check(0 < pixels <= limits.MAX_PARAMS, "input size", got=pixels)
+    check(0 < len(contract.class_names) <= limits.MAX_CLASSES, "number of classes")
+    for name in contract.class_names:
+        check_text(name, "class name")
+    try:
+        model = ModelSpec(
+            architecture=proto.architecture,
+            input=InputContract(
+                shape=(contract.shape[0], contract.shape[1], contract.shape[2]),
+                mean=tuple(contract.mean),
+                std=tuple(contract.std),
+                class_names=tuple(contract.class_names),
+            ),
+            layers=tuple(Layer(v.name, tuple(v.shape), v.scale) for v in proto.layers),
+            seed=proto.seed,
+            strategy=Strategy.parse(proto.strategy),
+        )
+    except (LocalError, ConfigError) as error:
+        raise MalformedFrame(f"network: {error}") from error
+    check(str(model.strategy) == proto.strategy, "spelling of the strategy", got=proto.strategy)
+    return model

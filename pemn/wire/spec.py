@@ -1,0 +1,184 @@
+"""The spec of a run: what a client gets once, and can take part with.
+
+Source: docs/wire.md, "Messages".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pemn.errors import WrongProtocol
+from pemn.spec import ModelSpec
+from pemn.wire import limits
+from pemn.wire.checks import check, check_text, parse
+from pemn.wire.model import model_from_proto, model_to_proto
+from pemn.wire.v1 import messages_pb2 as pb
+
+
+@dataclass(frozen=True)
+class MaskProtocol:
+    """How the public state moves.
+
+    Attributes:
+        step: Distance of two levels of q, in 1/65536, 1 .. 65535.
+        eta_num: p_hat moves by eta_num / (eta_den * K) a vote, 1 .. 65535.
+        eta_den: See `eta_num`, 1 .. 65535.
+        start_levels: Lower half of the symmetric table of start levels, ascending, each 66 .. 32768; the upper half
+            is 65536 minus these. Empty: every weight starts at 1/2.
+    """
+
+    step: int
+    eta_num: int
+    eta_den: int
+    start_levels: tuple[int, ...]
+
+    def to_proto(self) -> pb.MaskProtocol:
+        """Returns the protobuf form."""
+        before = (0, *self.start_levels[:-1])
+        deltas = [b - a for a, b in zip(before, self.start_levels, strict=False)]
+        return pb.MaskProtocol(
+            step=self.step, eta_num=self.eta_num, eta_den=self.eta_den, start_level_deltas=deltas
+        )
+
+    @classmethod
+    def from_proto(cls, proto: pb.MaskProtocol) -> MaskProtocol:
+        """Checks a foreign message.
+
+        Raises:
+            MalformedFrame: If a field is out of bounds.
+        """
+        for name in ("step", "eta_num", "eta_den"):
+            value = getattr(proto, name)
+            check(1 <= value <= 65535, name, got=value, wanted="1 .. 65535")
+        count = len(proto.start_level_deltas)
+        power_of_two = count & (count - 1) == 0
+        check(power_of_two and 2 * count <= limits.MAX_START_LEVELS, "start levels", got=count)
+        levels, level = [], 0
+        for delta in proto.start_level_deltas:
+            level += delta
+            levels.append(level)
+        check(not levels or (levels[0] >= 66 and level <= 32768), "start levels", got=level)
+        return cls(proto.step, proto.eta_num, proto.eta_den, tuple(levels))
+
+
+@dataclass(frozen=True)
+class LocalTraining:
+    """What a client does in a round.
+
+    Attributes:
+        epochs: Passes over its data, >= 1.
+        batch_size: Images a step, >= 1.
+        learning_rate: Adam's, on the scores, > 0; a float32.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+
+    def to_proto(self) -> pb.LocalTraining:
+        """Returns the protobuf form."""
+        return pb.LocalTraining(
+            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
+        )
+
+    @classmethod
+    def from_proto(cls, proto: pb.LocalTraining) -> LocalTraining:
+        """Checks a foreign message.
+
+        Raises:
+            MalformedFrame: If a field is out of bounds.
+        """
+        check(1 <= proto.epochs <= 10_000, "epochs", got=proto.epochs, wanted="1 .. 10000")
+        check(1 <= proto.batch_size <= 1 << 20, "batch size", got=proto.batch_size)
+        check(0 < proto.learning_rate <= 1000, "learning rate", got=proto.learning_rate)
+        return cls(proto.epochs, proto.batch_size, proto.learning_rate)
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """Whose data is whose.
+
+    Attributes:
+        dataset: Name that both ends know.
+        partition: `iid`, `dirichlet:A` or `classes:C`.
+        num_slots: Number of shares, N.
+    """
+
+    dataset: str
+    partition: str
+    num_slots: int
+
+    def to_proto(self) -> pb.DataPlan:
+        """Returns the protobuf form."""
+        return pb.DataPlan(dataset=self.dataset, partition=self.partition, num_slots=self.num_slots)
+
+    @classmethod
+    def from_proto(cls, proto: pb.DataPlan) -> DataPlan:
+        """Checks a foreign message.
+
+        Raises:
+            MalformedFrame: If a field is out of bounds.
+        """
+        check_text(proto.dataset, "data set")
+        check_text(proto.partition, "partition")
+        check(1 <= proto.num_slots <= limits.MAX_SLOTS, "slots", got=proto.num_slots)
+        return cls(proto.dataset, proto.partition, proto.num_slots)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Sent once to every client: all that it needs to take part."""
+
+    run_id: int
+    model: ModelSpec
+    protocol: MaskProtocol
+    training: LocalTraining
+    data: DataPlan
+
+    def to_proto(self) -> pb.Spec:
+        """Returns the protobuf form."""
+        return pb.Spec(
+            protocol_version=limits.PROTOCOL_VERSION,
+            run_id=self.run_id,
+            model=model_to_proto(self.model),
+            protocol=self.protocol.to_proto(),
+            training=self.training.to_proto(),
+            data=self.data.to_proto(),
+        )
+
+    @classmethod
+    def from_proto(cls, proto: pb.Spec) -> Spec:
+        """Checks a foreign message.
+
+        Raises:
+            WrongProtocol: If it is of another protocol version.
+            MalformedFrame: If a field is missing or out of bounds.
+        """
+        if proto.protocol_version != limits.PROTOCOL_VERSION:
+            raise WrongProtocol(
+                "protocol version", got=proto.protocol_version, wanted=limits.PROTOCOL_VERSION, where="spec"
+            )
+        return cls(
+            run_id=proto.run_id,
+            model=model_from_proto(proto.model),
+            protocol=MaskProtocol.from_proto(proto.protocol),
+            training=LocalTraining.from_proto(proto.training),
+            data=DataPlan.from_proto(proto.data),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Returns the encoded message, as it is kept in a client's store."""
+        return self.to_proto().SerializeToString(deterministic=True)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Spec:
+        """Reads what `to_bytes` wrote.
+
+        Raises:
+            MalformedFrame: If the bytes are not a canonical spec.
+            WrongProtocol: If it is of another protocol version.
+        """
+        check(len(data) <= limits.MAX_SPEC_BYTES, "length of the spec", got=len(data))
+        proto = pb.Spec()
+        parse(proto, data)
+        return cls.from_proto(proto)
