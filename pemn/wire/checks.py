@@ -58,5 +58,5 @@ def parse(proto: Message, data: bytes) -> None:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise MalformedFrame("not a message", got=f"{len(data)} bytes") from error
-    proto.DiscardUnknownFields()  # else they would survive the comparison
+    proto.DiscardUnknownFields()  # type: ignore[attr-defined]  # the stubs lack it; else they would survive the comparison
     check(proto.SerializeToString(deterministic=True) == data, "not in canonical form")

@@ -1,0 +1,167 @@
+"""One client's stream, seen from the server, from its hello to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+import grpc
+import grpc.aio
+
+from pemn.errors import MalformedFrame, PemnError, UnknownClient, WrongProtocol, WrongSpec
+from pemn.link.frames import framed_bytes, parse_request, refusal_to_proto
+from pemn.link.parts import Joiner, Message, split
+from pemn.link.v1 import link_pb2 as pb
+from pemn.wire.checks import check
+from pemn.wire.limits import PROTOCOL_VERSION
+
+HELLO_TIMEOUT_S = 10
+"""A stream without a hello is ended after this long."""
+
+MAX_HELLO_BYTES = 1024
+CLIENT_ID_BYTES = 16
+
+_REFUSAL_TIMEOUT_S = 5
+"""A peer that does not read is not told why for longer than this."""
+
+Context = grpc.aio.ServicerContext[object, bytes]
+
+
+async def read_hello(context: Context, num_slots: int) -> pb.Hello:
+    """Waits for the first message of a stream and checks it.
+
+    Args:
+        context: The stream.
+        num_slots: How many the server has.
+
+    Raises:
+        MalformedFrame: If it is late, too long or no hello.
+        WrongProtocol: If it is of another protocol version.
+        WrongSpec: If the client counts on another number of slots.
+        UnknownClient: If there is no such slot.
+    """
+    try:
+        frame = await asyncio.wait_for(context.read(), HELLO_TIMEOUT_S)
+    except TimeoutError as error:
+        raise MalformedFrame("no hello", wanted=f"one within {HELLO_TIMEOUT_S} s") from error
+    if not isinstance(frame, bytes):
+        raise MalformedFrame("no hello", got="the end of the stream")
+    check(len(frame) <= MAX_HELLO_BYTES, "length of hello", got=len(frame), wanted=f"<= {MAX_HELLO_BYTES}")
+    request = parse_request(frame)
+    check(request.HasField("hello"), "first message", got=request.WhichOneof("body"), wanted="hello")
+    hello = request.hello
+    if hello.protocol_version != PROTOCOL_VERSION:
+        raise WrongProtocol(
+            "protocol version", got=hello.protocol_version, wanted=PROTOCOL_VERSION, where="hello"
+        )
+    if hello.num_slots != num_slots:
+        raise WrongSpec("number of slots", got=hello.num_slots, wanted=num_slots, where="hello")
+    if hello.slot >= num_slots:
+        raise UnknownClient("slot", got=hello.slot, wanted=f"0 .. {num_slots - 1}", where="hello")
+    check(len(hello.client_id) == CLIENT_ID_BYTES, "length of client id", got=len(hello.client_id))
+    return hello
+
+
+async def refuse(context: Context, error: PemnError) -> None:
+    """Tells the client why its stream ends, in a message and in the status of the call."""
+    frame = pb.SessionResponse(refusal=refusal_to_proto(error)).SerializeToString()
+    # A task that the peer does not read may be in the way: then the status alone tells.
+    with contextlib.suppress(TimeoutError, grpc.aio.BaseError):
+        await asyncio.wait_for(context.write(frame), _REFUSAL_TIMEOUT_S)
+    context.set_code(grpc.StatusCode[error.grpc_status])
+    context.set_details(str(error))
+
+
+class Session:
+    """A stream whose hello was taken; lives in the server's event loop.
+
+    Args:
+        context: The stream.
+        hello: Checked.
+        max_content_bytes: Longest answer that is taken.
+        on_message: Called with every whole answer.
+        on_sent: Called with the id and the framed bytes of every task, once its last part is on its way.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        hello: pb.Hello,
+        max_content_bytes: int,
+        on_message: Callable[[Message], None],
+        on_sent: Callable[[int, int], None],
+    ) -> None:
+        self.slot = hello.slot
+        self.client_id = hello.client_id
+        self.closed = asyncio.Event()
+        self._context = context
+        self._on_message = on_message
+        self._on_sent = on_sent
+        self._joiner = Joiner(max_content_bytes, tasks=False)
+        self._unanswered: Counter[int] = Counter()
+        self._outgoing: asyncio.Queue[tuple[int | None, Iterable[pb.SessionResponse]]] = asyncio.Queue()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def send_task(self, message_id: int, action: str, content: bytes) -> None:
+        """Queues a task."""
+        parts = (pb.SessionResponse(part=part) for part in split(message_id, content, action))
+        self._outgoing.put_nowait((message_id, parts))
+
+    def send(self, response: pb.SessionResponse) -> None:
+        """Queues a message that is no task."""
+        self._outgoing.put_nowait((None, [response]))
+
+    def end(self, error: PemnError) -> None:
+        """Ends the session with a refusal."""
+        if not self._ended.done():
+            self._ended.set_exception(error)
+
+    async def run(self) -> None:
+        """Works until the client closes its side.
+
+        Raises:
+            PemnError: If the client misbehaves, or `end` was called.
+            asyncio.CancelledError: If the connection is lost or the server stops.
+        """
+        work = [self._ended, asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for future in work:
+                future.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+            self.closed.set()
+        for future in done:
+            future.result()
+
+    async def _read(self) -> None:
+        with contextlib.suppress(grpc.aio.BaseError):  # the call has ended meanwhile
+            while isinstance(frame := await self._context.read(), bytes):
+                self._take(frame)
+
+    def _take(self, frame: bytes) -> None:
+        request = parse_request(frame)
+        check(request.HasField("part"), "message", got=request.WhichOneof("body"), wanted="part")
+        message = self._joiner.add(request.part, framed_bytes(frame))
+        if message is None:
+            return
+        # One answer a task: whoever waits for answers never gets more than it asked for.
+        check(self._unanswered[message.message_id] > 0, "answer without a task", got=message.message_id)
+        self._unanswered[message.message_id] -= 1
+        self._on_message(message)
+
+    async def _write(self) -> None:
+        with contextlib.suppress(grpc.aio.BaseError):
+            while True:
+                message_id, responses = await self._outgoing.get()
+                if message_id is not None:
+                    self._unanswered[message_id] += 1  # before the first part: the answer may overtake us
+                total = 0
+                for response in responses:
+                    frame = response.SerializeToString()
+                    await self._context.write(frame)
+                    total += framed_bytes(frame)
+                if message_id is not None:
+                    self._on_sent(message_id, total)
