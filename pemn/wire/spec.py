@@ -154,6 +154,7 @@ class Spec:
             WrongProtocol: If it is of another protocol version.
             MalformedFrame: If a field is missing or out of bounds.
         """
+        check(proto.ByteSize() <= limits.MAX_SPEC_BYTES, "length of the spec", got=proto.ByteSize())
         if proto.protocol_version != limits.PROTOCOL_VERSION:
             raise WrongProtocol(
                 "protocol version", got=proto.protocol_version, wanted=limits.PROTOCOL_VERSION, where="spec"
@@ -178,7 +179,6 @@ class Spec:
             MalformedFrame: If the bytes are not a canonical spec.
             WrongProtocol: If it is of another protocol version.
         """
-        check(len(data) <= limits.MAX_SPEC_BYTES, "length of the spec", got=len(data))
         proto = pb.Spec()
         parse(proto, data)
         return cls.from_proto(proto)
