@@ -8,7 +8,7 @@ Source: docs/algorithm.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -95,11 +95,20 @@ class MaskServer:
         first = PublicState.start(self.spec.model.num_params)
         return ServerState(first, tally.start(self.levels.at(first.k)), {}, {0: first})
 
-    def task(self, state: ServerState, slot: int) -> Content:
-        """Returns what a client needs to have the public state: the spec if it is new, and a broadcast."""
-        base = state.past[state.known.get(slot, 0)]
-        message = public.broadcast(self.spec.run_id, self.levels, base, state.public)
-        return Content(spec=None if slot in state.known else self.spec, broadcast=message)
+    def tasks(self, state: ServerState, slots: Iterable[int]) -> dict[int, Content]:
+        """Returns what each client needs to have the public state: the spec if it is new, and a broadcast.
+
+        Clients that were last seen with the same state share one broadcast.
+        """
+        bases = {slot: state.known.get(slot, 0) for slot in slots}
+        broadcasts = {
+            base: public.broadcast(self.spec.run_id, self.levels, state.past[base], state.public)
+            for base in set(bases.values())
+        }
+        return {
+            slot: Content(spec=None if slot in state.known else self.spec, broadcast=broadcasts[base])
+            for slot, base in bases.items()
+        }
 
     def read_vote(self, state: ServerState, slot: int, update: Update) -> Vote:
         """Checks an answer to a training task of the round after `state`.
@@ -118,8 +127,18 @@ class MaskServer:
         u = dither(self.spec.model.seed, update.round, slot, q.size)
         return Vote(decode_votes(update.flips, q, u), update.metrics)
 
-    def check_ack(self, state: ServerState, slot: int, ack: Ack) -> None:
+    def weights_sha256(self, state: ServerState) -> bytes:
+        """Returns the hash of the weights that every client with this state must have."""
+        return weights_sha256(rebuild(self.spec.model, self.mask(state)))
+
+    def check_ack(self, state: ServerState, slot: int, ack: Ack, weights: bytes) -> None:
         """Checks an answer to a task without training.
+
+        Args:
+            state: What the client was given.
+            slot: Who was asked.
+            ack: Its answer.
+            weights: As `weights_sha256` returns them.
 
         Raises:
             WrongRound: If it is for another round, run or slot.
@@ -130,7 +149,6 @@ class MaskServer:
         if got != wanted:
             raise WrongRound("run, round and slot", got=got, wanted=wanted, where="acknowledgement")
         self._check_state(state, slot, ack.state_hash)
-        weights = weights_sha256(rebuild(self.spec.model, self.mask(state)))
         if ack.weights_sha256 != weights:
             raise OutOfSync(
                 "hash of the weights",

@@ -120,11 +120,12 @@ class Federation:
 
         Every one of them answers with the hash of the weights that it has rebuilt.
         """
-        tasks = {slot: self._server.task(state, slot) for slot in slots}
+        given, weights = state, self._server.weights_sha256(state)
+        tasks = self._server.tasks(given, slots)
         # A client that joins reads its data first, so it has as long as for a round.
         for answer in self._fleet.ask("query", tasks, state.public.round, timeout_s or self._round_timeout_s):
             try:
-                self._server.check_ack(state, answer.slot, _ack(answer))
+                self._server.check_ack(given, answer.slot, _ack(answer), weights)
                 state = self._server.seen(state, answer.slot)
             except OutOfSync as error:
                 self._progress.warn(f"client {answer.slot}: {error}")
@@ -158,7 +159,7 @@ class Federation:
         round_ = state.public.round + 1
         self._progress.training(round_, len(votes), num_asked)
         before = state
-        tasks = {slot: self._server.task(before, slot) for slot in slots}
+        tasks = self._server.tasks(before, slots)
         for answer in self._fleet.ask("train", tasks, round_, self._round_timeout_s):
             try:
                 votes[answer.slot] = self._server.read_vote(before, answer.slot, _update(answer))

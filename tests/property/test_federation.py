@@ -82,7 +82,7 @@ class World:
         votes = {}
         for slot in slots:
             for _ in range(2):
-                task = encode(self.server.task(self.state, slot))
+                task = encode(self.server.tasks(self.state, [slot])[slot])
                 try:
                     answer = self.devices[slot].answer(task)
                 except OutOfSync:
@@ -94,10 +94,10 @@ class World:
 
     def finish(self) -> None:
         for device in self.devices:
-            task = encode(self.server.task(self.state, device.slot))
+            task = encode(self.server.tasks(self.state, [device.slot])[device.slot])
             ack = decode(device.answer(task, train=False)).ack
             assert ack is not None
-            self.server.check_ack(self.state, device.slot, ack)
+            self.server.check_ack(self.state, device.slot, ack, self.server.weights_sha256(self.state))
             self.state = self.server.seen(self.state, device.slot)
 
 
@@ -156,11 +156,11 @@ def test_a_merged_catch_up_costs_less_than_the_rounds_it_replaces() -> None:
     world.round([0, 1, 2])
     parts = 0
     for _ in range(6):
-        task = world.server.task(world.state, 0)
+        task = world.server.tasks(world.state, [0])[0]
         assert task.broadcast is not None
         parts += len(task.broadcast.moves)
         world.round([0, 1])
-    merged = world.server.task(world.state, 2).broadcast
+    merged = world.server.tasks(world.state, [2])[2].broadcast
     assert merged is not None
     assert merged.base_round == 0
     assert 0 < len(merged.moves) < parts
@@ -168,16 +168,16 @@ def test_a_merged_catch_up_costs_less_than_the_rounds_it_replaces() -> None:
 
 def test_the_spec_is_sent_once() -> None:
     world = World(run_spec(MODEL))
-    assert world.server.task(world.state, 1).spec is not None
+    assert world.server.tasks(world.state, [1])[1].spec is not None
     world.round([1])
-    assert world.server.task(world.state, 1).spec is None
-    assert world.server.task(world.state, 0).spec is not None
+    assert world.server.tasks(world.state, [1])[1].spec is None
+    assert world.server.tasks(world.state, [0])[0].spec is not None
 
 
 def test_a_broadcast_that_was_applied_changes_nothing_more() -> None:
     world = World(run_spec(MODEL))
     world.round([0, 1, 2])
-    task = encode(world.server.task(world.state, 0))
+    task = encode(world.server.tasks(world.state, [0])[0])
     first = world.devices[0].answer(task)
     kept = world.devices[0].state
     assert world.devices[0].answer(task) == first
@@ -209,7 +209,7 @@ def test_an_update_counts_for_its_run_round_slot_and_state_alone(
 ) -> None:
     world = World(run_spec(MODEL))
     world.round([0, 1, 2])
-    update = decode(world.devices[0].answer(encode(world.server.task(world.state, 0)))).update
+    update = decode(world.devices[0].answer(encode(world.server.tasks(world.state, [0])[0]))).update
     assert update is not None
     assert world.server.read_vote(world.state, 0, update).metrics == Metrics(10, 500, 3)
     forged = Update(**{**vars(update), **change})
@@ -221,17 +221,17 @@ def test_a_client_with_other_weights_is_found_out() -> None:
     world = World(run_spec(MODEL))
     world.round([0, 1, 2])
     device = world.devices[0]
-    ack = decode(device.answer(encode(world.server.task(world.state, 0)), train=False)).ack
+    ack = decode(device.answer(encode(world.server.tasks(world.state, [0])[0]), train=False)).ack
     assert ack is not None
     forged = type(ack)(**{**vars(ack), "weights_sha256": b"\0" * 32})
     with pytest.raises(OutOfSync, match="hash of the weights"):
-        world.server.check_ack(world.state, 0, forged)
+        world.server.check_ack(world.state, 0, forged, world.server.weights_sha256(world.state))
 
 
 def test_a_corrupt_broadcast_is_noticed() -> None:
     world = World(run_spec(MODEL))
     world.round([0, 1, 2])
-    task = world.server.task(world.state, 0)
+    task = world.server.tasks(world.state, [0])[0]
     assert task.broadcast is not None
     forged = type(task.broadcast)(**{**vars(task.broadcast), "state_hash": b"\0" * 16})
     with pytest.raises(OutOfSync, match="hash of the public state"):

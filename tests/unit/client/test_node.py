@@ -45,11 +45,11 @@ def first_state() -> tuple[MaskServer, ServerState]:
 
 def test_it_acknowledges_and_votes(node: Node) -> None:
     server, state = first_state()
-    ack = node.handle(QUERY, server.task(state, 1)).ack
+    ack = node.handle(QUERY, server.tasks(state, [1])[1]).ack
     assert ack is not None
-    server.check_ack(state, 1, ack)
+    server.check_ack(state, 1, ack, server.weights_sha256(state))
     state = server.seen(state, 1)
-    update = node.handle(TRAIN, server.task(state, 1)).update
+    update = node.handle(TRAIN, server.tasks(state, [1])[1]).update
     assert update is not None
     vote = server.read_vote(state, 1, update)
     assert not vote.flips.any()
@@ -58,18 +58,18 @@ def test_it_acknowledges_and_votes(node: Node) -> None:
 
 def test_without_the_spec_it_asks_for_it(node: Node) -> None:
     server, state = first_state()
-    answer = node.handle(TRAIN, server.task(server.seen(state, 1), 1))
+    answer = node.handle(TRAIN, server.tasks(server.seen(state, 1), [1])[1])
     assert answer.error is not None
     assert answer.error.code == OutOfSync.code
 
 
 def test_a_new_process_goes_on_from_the_store(node: Node, tmp_path: Path) -> None:
     server, state = first_state()
-    node.handle(QUERY, server.task(state, 1))
+    node.handle(QUERY, server.tasks(state, [1])[1])
     state = server.commit(server.seen(state, 1), {})
     again = Node(1, FileStore(tmp_path), make_trainer)
-    assert server.task(state, 1).spec is None
-    assert again.handle(QUERY, server.task(state, 1)).ack is not None
+    assert server.tasks(state, [1])[1].spec is None
+    assert again.handle(QUERY, server.tasks(state, [1])[1]).ack is not None
     kept = FileStore(tmp_path).load()
     assert kept is not None
     assert kept[1] is not None
@@ -78,20 +78,20 @@ def test_a_new_process_goes_on_from_the_store(node: Node, tmp_path: Path) -> Non
 
 def test_a_server_that_believes_too_much_is_told(node: Node) -> None:
     server, state = first_state()
-    node.handle(QUERY, server.task(state, 1))
+    node.handle(QUERY, server.tasks(state, [1])[1])
     ahead = server.commit(state, {})
     ahead = server.commit(server.seen(ahead, 1), {})
-    answer = node.handle(TRAIN, server.task(ahead, 1))
+    answer = node.handle(TRAIN, server.tasks(ahead, [1])[1])
     assert answer.error is not None
     assert answer.error.code == OutOfSync.code
-    assert node.handle(QUERY, server.task(server.forget(ahead, 1), 1)).ack is not None
+    assert node.handle(QUERY, server.tasks(server.forget(ahead, 1), [1])[1]).ack is not None
 
 
 def test_a_corrupt_broadcast_is_answered_and_forgotten(node: Node) -> None:
     server, state = first_state()
-    node.handle(QUERY, server.task(state, 1))
+    node.handle(QUERY, server.tasks(state, [1])[1])
     state = server.commit(server.seen(state, 1), {})
-    task = server.task(state, 1)
+    task = server.tasks(state, [1])[1]
     assert task.broadcast is not None
     corrupt = replace(task, broadcast=replace(task.broadcast, moves=b"\xff\xff"))
     answer = node.handle(TRAIN, corrupt)
@@ -104,14 +104,14 @@ def test_a_run_that_does_not_fit_is_not_kept(node: Node, tmp_path: Path) -> None
     foreign = replace(SPEC, data=replace(SPEC.data, dataset="cifar10"))
     server = MaskServer.of(foreign)
     with pytest.raises(WrongSpec, match="data set: got digits; wanted cifar10"):
-        node.handle(QUERY, server.task(server.start(), 1))
+        node.handle(QUERY, server.tasks(server.start(), [1])[1])
     assert FileStore(tmp_path).load() is None
 
 
 def test_a_slot_that_the_run_does_not_have(tmp_path: Path) -> None:
     server, state = first_state()
     with pytest.raises(WrongSpec, match="slot: got 3"):
-        Node(3, FileStore(tmp_path), make_trainer).handle(QUERY, server.task(state, 3))
+        Node(3, FileStore(tmp_path), make_trainer).handle(QUERY, server.tasks(state, [3])[3])
 
 
 def test_a_task_is_more_than_nothing(node: Node) -> None:
