@@ -46,7 +46,7 @@ class Progress:
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
         self._status: Status | None = None
-        self._began: float | None = None
+        self._round_ends: list[float] = []
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -72,8 +72,6 @@ class Progress:
 
     def training(self, round_: int, num_votes: int, num_clients: int) -> None:
         """Says how far a round is."""
-        if self._began is None:
-            self._began = self._clock()
         self._update(f"round {round_}: votes of {num_votes} of {num_clients} clients")
 
     def round_done(self, report: RoundReport) -> None:
@@ -86,11 +84,14 @@ class Progress:
         )
 
     def _time_left(self, report: RoundReport) -> str:
+        # The first round is no measure: libraries load and caches fill in it.
+        ends = self._round_ends
+        ends.append(self._clock())
         rounds_left = report.num_rounds - report.round
-        if self._began is None or rounds_left == 0:
+        if len(ends) < 2 or rounds_left == 0:
             return ""
-        seconds = (self._clock() - self._began) / report.round * rounds_left
-        return f"  {int(seconds) // 60}:{int(seconds) % 60:02} left"
+        seconds = (ends[-1] - ends[0]) / (len(ends) - 1) * rounds_left
+        return f"  about {int(seconds) // 60}:{int(seconds) % 60:02} left"
 
     def _update(self, text: str, always: bool = False) -> None:
         if self._status:
