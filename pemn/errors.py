@@ -13,11 +13,12 @@
     │   ├── WrongRound         a message for another round
     │   ├── UnknownClient      a slot that does not exist or is taken
     │   └── OutOfSync          the public states of the two ends differ
+    │       └── MissingSpec    the client does not even have the run's spec
     └── FileError              a file that cannot be read or written, or is not what it says
         └── MalformedArtifact  a .pemn or .onnx file that is corrupt or not ours
 
 A message says what happened, what was got, what was wanted and where, on one line. `code` is stable for ever
-and travels in `Error` messages (docs/wire.md, "Error"); `exit_code` is what a command exits with (README,
+and travels in `Error` messages (docs/wire.md, "Errors"); `exit_code` is what a command exits with (README,
 "Exit codes"); `grpc_status` is the name of the status that ends a gRPC call.
 """
 
@@ -147,6 +148,12 @@ class OutOfSync(RemoteError):
 
     code = 46
     grpc_status = "FAILED_PRECONDITION"
+
+
+class MissingSpec(OutOfSync):
+    """The client does not have the run's spec: it has lost its store, or never had it."""
+
+    code = 47
 
 
 class FileError(PemnError):

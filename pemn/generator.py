@@ -117,8 +117,3 @@ def permutation(key: int, count: int) -> NDArray[np.int64]:
         int64 [count].
     """
     return np.argsort(words(key, 0, count), kind="stable")
-
-
-def below(key: int, index: int, bound: int) -> int:
-    """Returns a uniform integer in `0 .. bound-1` (bias below bound / 2^64)."""
-    return (word(key, index) * bound) >> 64

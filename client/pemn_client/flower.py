@@ -57,7 +57,12 @@ def run_app(app: ClientApp, context: Context, action: str, content: bytes) -> by
 
     Returns:
         The encoded answer.
+
+    Raises:
+        MalformedFrame: If it is no task.
     """
+    if action not in (TRAIN, QUERY):
+        raise MalformedFrame("task", got=action, wanted=f"{TRAIN} or {QUERY}")
     metadata = Metadata(
         run_id=context.run_id,
         message_id="task",

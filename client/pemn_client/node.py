@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pemn.errors import LocalError, MalformedFrame, OutOfSync
+from pemn.errors import MalformedFrame, MissingSpec, OutOfSync
 from pemn.federation.public import PublicState
 from pemn.methods.mask import MaskClient, Trainer
 from pemn.wire.messages import Broadcast, Content, Failure
@@ -47,18 +47,23 @@ class Node:
         A server that is out of step with this client is told so in the answer, and mends it.
 
         Raises:
+            MalformedFrame: If it is no task.
             WrongSpec: If this client cannot take part in the run.
             ConfigError: If its own settings or data do not fit.
         """
         if task.broadcast is None:
-            raise LocalError("task without a broadcast", got=task)
+            raise MalformedFrame("task without a broadcast")
         try:
             if task.spec is not None:
                 self._join(task.spec)
             run, state = self._catch_up(task.broadcast)
+        except MissingSpec as error:
+            _LOG.warning("asking the server for the spec: %s", error)
+            return Content(error=Failure(MissingSpec.code, str(error)))
         except (OutOfSync, MalformedFrame) as error:
-            _LOG.warning("asking the server for everything again: %s", error)
-            return Content(error=Failure(error.code, str(error)))
+            # Moves that make no sense here are those for another state than ours: a keyframe mends both.
+            _LOG.warning("asking the server for a keyframe: %s", error)
+            return Content(error=Failure(OutOfSync.code, str(error)))
         if action == TRAIN:
             return Content(update=run.client.train(state, run.trainer))
         return Content(ack=run.client.acknowledge(state))
@@ -78,7 +83,7 @@ class Node:
         """Takes a run up again that the store remembers."""
         kept = self._store.load()
         if kept is None or kept[0].run_id != run_id:
-            raise OutOfSync("no spec of this run", where="the client's store")
+            raise MissingSpec("no spec of this run", where="the client's store")
         spec, self._state = kept
         self._run = self._enter(spec)
         _LOG.info("took run %016x up again from the store", run_id)

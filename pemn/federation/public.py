@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.errors import MalformedFrame, OutOfSync
+from pemn.errors import MalformedFrame, MissingSpec, OutOfSync
 from pemn.federation.levels import HALF, MAX_STEPS, Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.mask import Mask
@@ -59,11 +59,14 @@ def apply(spec: Spec, levels: Levels, state: PublicState, message: Broadcast) ->
     """Returns the state after a broadcast; a broadcast that was applied before changes nothing.
 
     Raises:
+        MissingSpec: If it is of another run.
         OutOfSync: If the broadcast starts from another state than `state`, or leads to another hash.
         MalformedFrame: If its moves are no canonical moves.
     """
     if message.run_id != spec.run_id:
-        raise OutOfSync("run", got=f"{message.run_id:016x}", wanted=f"{spec.run_id:016x}", where="broadcast")
+        raise MissingSpec(
+            "run", got=f"{message.run_id:016x}", wanted=f"{spec.run_id:016x}", where="broadcast"
+        )
     if message.round == state.round and message.state_hash == state.hash(spec.run_id):
         return state
     if message.base_round == 0:

@@ -174,8 +174,12 @@ class MaskServer:
         """Returns the state with the knowledge that a client has the public state of now."""
         return _remember(state, {slot: state.public})
 
+    def rewind(self, state: ServerState, slot: int) -> ServerState:
+        """Returns the state for a client that is out of step: it gets a keyframe, the moves since round 0."""
+        return replace(state, known={**state.known, slot: 0})
+
     def forget(self, state: ServerState, slot: int) -> ServerState:
-        """Returns the state for a client that has lost its store: it gets the spec and a keyframe again."""
+        """Returns the state for a client that has lost its store: it gets the spec again, and a keyframe."""
         known = {s: r for s, r in state.known.items() if s != slot}
         return replace(state, known=known)
 

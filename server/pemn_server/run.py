@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from pemn.errors import MalformedFrame, OutOfSync, PemnError, RemoteError, every_error
+from pemn.errors import MalformedFrame, MissingSpec, OutOfSync, PemnError, RemoteError, every_error
 from pemn.ledger import Entry
 from pemn.mask import Mask
 from pemn.methods.mask import MaskServer, ServerState, Vote
@@ -127,48 +127,52 @@ class Federation:
             try:
                 self._server.check_ack(given, answer.slot, _ack(answer), weights)
                 state = self._server.seen(state, answer.slot)
-            except OutOfSync as error:
-                self._progress.warn(f"client {answer.slot}: {error}")
-                state = self._server.forget(state, answer.slot)
             except PemnError as error:
-                self._progress.warn(f"client {answer.slot}: {error}")
+                state = self._after(error, state, answer.slot)
         return state
 
     def _collect(self, state: ServerState) -> tuple[ServerState, dict[int, Vote], int]:
         """Asks every client that is here for its vote.
 
-        A client that turns out to be out of step gets everything again, and is asked once more.
+        A client that turns out to be out of step gets what it lacks, and is asked once more.
         """
         slots = self._fleet.slots()
         votes: dict[int, Vote] = {}
-        missing = set(slots)
+        to_ask = set(slots)
         for _ in range(2):
-            strangers = [slot for slot in sorted(missing) if slot not in state.known]
-            if strangers:
+            if strangers := [slot for slot in sorted(to_ask) if slot not in state.known]:
                 state = self._bring_up(state, strangers)
-            asked = {slot for slot in missing if slot in state.known}
-            state = self._ask_for_votes(state, asked, votes, len(slots))
-            missing = {slot for slot in asked if slot not in state.known}
-            if not missing:
+            asked = {slot for slot in to_ask if slot in state.known}
+            state, to_ask = self._ask_for_votes(state, asked, votes, len(slots))
+            if not to_ask:
                 break
         return state, votes, len(slots)
 
     def _ask_for_votes(
         self, state: ServerState, slots: set[int], votes: dict[int, Vote], num_asked: int
-    ) -> ServerState:
+    ) -> tuple[ServerState, set[int]]:
+        """Adds to `votes`; returns the state and the clients that are out of step."""
         round_ = state.public.round + 1
         self._progress.training(round_, len(votes), num_asked)
-        before = state
-        tasks = self._server.tasks(before, slots)
+        given, out_of_step = state, set()
+        tasks = self._server.tasks(given, slots)
         for answer in self._fleet.ask("train", tasks, round_, self._round_timeout_s):
             try:
-                votes[answer.slot] = self._server.read_vote(before, answer.slot, _update(answer))
-            except OutOfSync as error:
-                self._progress.warn(f"client {answer.slot}: {error}")
-                state = self._server.forget(state, answer.slot)
+                votes[answer.slot] = self._server.read_vote(given, answer.slot, _update(answer))
             except PemnError as error:
-                self._progress.warn(f"client {answer.slot}: {error}")
+                state = self._after(error, state, answer.slot)
+                if isinstance(error, OutOfSync):
+                    out_of_step.add(answer.slot)
             self._progress.training(round_, len(votes), num_asked)
+        return state, out_of_step
+
+    def _after(self, error: PemnError, state: ServerState, slot: int) -> ServerState:
+        """Returns the state after a client's failure, by which it gets what it lacks."""
+        self._progress.warn(f"client {slot}: {error}")
+        if isinstance(error, MissingSpec):
+            return self._server.forget(state, slot)
+        if isinstance(error, OutOfSync) and slot in state.known:
+            return self._server.rewind(state, slot)
         return state
 
     def _give_up_after(self, repeats: int, num_votes: int) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pemn.errors import MalformedFrame, OutOfSync, RemoteError, WrongRound
+from pemn.errors import MalformedFrame, MissingSpec, OutOfSync, RemoteError, WrongRound
 from pemn.federation.levels import HIGHEST, LOWEST, Levels
 from pemn.federation.public import PublicState
 from pemn.methods.mask import MaskClient, MaskServer, ServerState, Vote
@@ -51,7 +51,7 @@ class Device:
             self.has_spec, self.state = True, None
             assert content.spec == self.spec
         if not self.has_spec:
-            raise OutOfSync("no spec")
+            raise MissingSpec("no spec")
         client = MaskClient.of(self.spec, self.slot)
         self.state = client.apply(self.state or client.start(), content.broadcast)
         if train:
@@ -85,8 +85,11 @@ class World:
                 task = encode(self.server.tasks(self.state, [slot])[slot])
                 try:
                     answer = self.devices[slot].answer(task)
-                except OutOfSync:
+                except MissingSpec:
                     self.state = self.server.forget(self.state, slot)
+                    continue
+                except OutOfSync:
+                    self.state = self.server.rewind(self.state, slot)
                     continue
                 votes[slot] = vote(self.server, self.state, slot, answer)
                 break
@@ -135,7 +138,6 @@ def test_a_client_that_forgets_is_brought_up_again(forgetful: list[int], seed: i
             device.state = None  # the public state alone
     world.round([0, 1, 2])
     assert set(world.state.known) == {0, 1, 2}
-    world.state = world.server.forget(world.state, forgetful[-1])
     world.finish()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pemn.errors import LocalError, MalformedFrame, OutOfSync, WrongSpec
+from pemn.errors import MalformedFrame, MissingSpec, OutOfSync, WrongSpec
 from pemn.methods.mask import MaskServer, ServerState, Trainer
 from pemn.wire.messages import Content, Metrics
 from pemn.wire.spec import Spec
@@ -60,7 +60,7 @@ def test_without_the_spec_it_asks_for_it(node: Node) -> None:
     server, state = first_state()
     answer = node.handle(TRAIN, server.tasks(server.seen(state, 1), [1])[1])
     assert answer.error is not None
-    assert answer.error.code == OutOfSync.code
+    assert answer.error.code == MissingSpec.code
 
 
 def test_a_new_process_goes_on_from_the_store(node: Node, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_server_that_believes_too_much_is_told(node: Node) -> None:
     answer = node.handle(TRAIN, server.tasks(ahead, [1])[1])
     assert answer.error is not None
     assert answer.error.code == OutOfSync.code
-    assert node.handle(QUERY, server.tasks(server.forget(ahead, 1), [1])[1]).ack is not None
+    assert node.handle(QUERY, server.tasks(server.rewind(ahead, 1), [1])[1]).ack is not None
 
 
 def test_a_corrupt_broadcast_is_answered_and_forgotten(node: Node) -> None:
@@ -96,7 +96,7 @@ def test_a_corrupt_broadcast_is_answered_and_forgotten(node: Node) -> None:
     corrupt = replace(task, broadcast=replace(task.broadcast, moves=b"\xff\xff"))
     answer = node.handle(TRAIN, corrupt)
     assert answer.error is not None
-    assert answer.error.code == MalformedFrame.code
+    assert answer.error.code == OutOfSync.code
     assert node.handle(TRAIN, task).update is not None
 
 
@@ -115,5 +115,5 @@ def test_a_slot_that_the_run_does_not_have(tmp_path: Path) -> None:
 
 
 def test_a_task_is_more_than_nothing(node: Node) -> None:
-    with pytest.raises(LocalError, match="task without a broadcast"):
+    with pytest.raises(MalformedFrame, match="task without a broadcast"):
         node.handle(TRAIN, Content())

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pemn.generator import below, child, permutation, signs, uint16s, word, words
+from pemn.generator import child, permutation, signs, uint16s, word, words
 
 KEY = 0x0123456789ABCDEF
 KEYS = st.integers(0, 2**64 - 1)
@@ -59,9 +58,3 @@ def test_a_stream_key_is_a_word_of_its_parent(key: int, path: list[int]) -> None
 @given(KEYS, st.integers(0, 200))
 def test_permutation(key: int, count: int) -> None:
     assert sorted(permutation(key, count).tolist()) == list(range(count))
-
-
-@pytest.mark.parametrize("bound", [1, 2, 7, 1000])
-def test_below_stays_below_and_reaches_all(bound: int) -> None:
-    drawn = [below(KEY, i, bound) for i in range(20 * bound)]
-    assert set(drawn) == set(range(bound))

@@ -195,6 +195,28 @@ def test_a_client_that_loses_its_store_votes_in_the_same_round(log: Path, kept: 
     assert np.array_equal(outcome.state.public.k, same.state.public.k)
 
 
+def test_a_client_that_loses_its_state_gets_a_keyframe_and_not_the_seed(log: Path, kept: list[Entry]) -> None:
+    grid = ScriptedGrid([honest] * 3)
+
+    def forgetful(node: Node, action: str, task: bytes) -> bytes | None:
+        content = decode(task)
+        assert content.broadcast is not None
+        if action == "train" and content.broadcast.round == 2:
+            store = MemoryStore()
+            store.save_spec(SPEC)
+            grid.nodes[1] = Node(1, store, lambda _, slot: Jitter(slot))
+            grid.answerers[1] = honest
+        return honest(grid.nodes[1], action, task)
+
+    grid.answerers[1] = forgetful
+    outcome = run(grid, log, kept)
+    assert outcome.num_votes == [3] * ROUNDS
+    assert "client 1: says base round" in log.read_text()
+    assert [entry.round for entry in kept if "spec" in entry.payload_by_kind] == [0, 0, 0]
+    same = run(ScriptedGrid([honest] * 3), log, kept)
+    assert np.array_equal(outcome.state.public.k, same.state.public.k)
+
+
 def test_a_client_with_other_weights_never_votes(log: Path, kept: list[Entry]) -> None:
     def other_weights(node: Node, action: str, task: bytes) -> bytes:
         answer = node.handle(action, decode(task))

@@ -1,0 +1,184 @@
+"""The worked example of docs/wire.md, computed by the second implementation.
+
+`golden.json` holds what this gave once. It is never written by a test; `python -m tests.golden.example` prints it.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any
+
+from tests.golden import reference as r
+from tests.golden.reference_messages import Message, encode, encode_artifact, rule_of
+
+RUN_ID = 0xFEDCBA9876543210
+SHAPES = [(5, 7), (3, 5)]
+SCALES = [r.float32(2 / 7**0.5), r.float32(2 / 5**0.5)]
+MODEL: Message = {
+    "architecture": "mlp-5",
+    "input": {"shape": [1, 1, 7], "mean": [0.5], "std": [0.25], "class_names": ["a", "b", "c"]},
+    "layers": [
+        {"name": "linear1.weight", "shape": [5, 7], "scale": SCALES[0]},
+        {"name": "head.weight", "shape": [3, 5], "scale": SCALES[1]},
+    ],
+    "seed": 0x0123456789ABCDEF,
+    "strategy": "rp:0.3",
+}
+SPEC: Message = {
+    "protocol_version": 1,
+    "run_id": RUN_ID,
+    "model": MODEL,
+    "protocol": {"step": 16384, "eta_num": 2, "eta_den": 3, "start_level_deltas": [3277, 6553, 9831, 9830]},
+    "training": {"epochs": 3, "batch_size": 64, "learning_rate": r.float32(0.2)},
+    "data": {"dataset": "example", "partition": "iid", "num_slots": 2},
+}
+METRICS: list[Message] = [
+    {"num_images": 100, "loss_milli": 693, "train_ms": 12},
+    {"num_images": 120, "loss_milli": 650, "train_ms": 15},
+]
+PROVENANCE = [{"key": "dataset", "value": "example"}, {"key": "note", "value": ""}]
+CLIENT_ID = bytes(range(16))
+
+
+def trained(slot: int, q: list[int]) -> list[int]:
+    """What the clients of the example have learnt: most weights nothing."""
+    if slot == 0:
+        return [r.HIGHEST if i in (0, 9, 23, 44) else value for i, value in enumerate(q)]
+    return [(r.HIGHEST, r.LOWEST, value)[i % 3] for i, value in enumerate(q)]
+
+
+def content(**fields: Message) -> bytes:
+    return encode("Content", fields)
+
+
+def uint16s(values: list[int]) -> bytes:
+    return struct.pack(f"<{len(values)}H", *values)
+
+
+def ack_of(round_: int, slot: int, k: list[int]) -> bytes:
+    mask = r.state_mask(rule_of(SPEC).q(k))
+    ack = {
+        "run_id": RUN_ID,
+        "round": round_,
+        "slot": slot,
+        "state_hash": r.state_hash(RUN_ID, round_, k),
+        "weights_sha256": r.weights_hash(r.masked(frozen(), mask)),
+    }
+    return content(ack=ack)
+
+
+def frozen() -> list[float]:
+    return r.frozen_weights(MODEL["seed"], MODEL["strategy"], SHAPES, SCALES)
+
+
+def stored(data: bytes) -> bytes:
+    """DEFLATE without compression, one block: the same bytes from every program."""
+    return b"\x01" + struct.pack("<HH", len(data), len(data) ^ 0xFFFF) + data
+
+
+def pemn_file(skeleton: bytes, mask: list[int]) -> bytes:
+    return encode_artifact(
+        {
+            "model": MODEL,
+            "mask": r.encode_mask(mask),
+            "onnx_skeleton": stored(skeleton),
+            "weights_sha256": r.weights_hash(r.masked(frozen(), mask)),
+            "provenance": PROVENANCE,
+        }
+    )
+
+
+def example() -> dict[str, bytes]:
+    """Every byte string of the worked example by its name there."""
+    rule = rule_of(SPEC)
+    k_0 = [0] * rule.num_params
+    q_0 = rule.q(k_0)
+    hash_0 = r.state_hash(RUN_ID, 0, k_0)
+    first = {"run_id": RUN_ID, "base_round": 0, "round": 0, "state_hash": hash_0, "moves": b""}
+    out = {
+        "spec": encode("Spec", SPEC),
+        "frozen weights": struct.pack(f"<{rule.num_params}f", *frozen()),
+        "q of round 0": uint16s(q_0),
+        "hash of the state of round 0": hash_0,
+        "mask of round 0": r.packed_mask(r.state_mask(q_0), SHAPES),
+        "task: query, new client": content(spec=SPEC, broadcast=first),
+        "answer: ack of slot 0": ack_of(0, 0, k_0),
+        "task: train in round 1": content(broadcast=first),
+    }
+    votes = []
+    for slot in (0, 1):
+        u, p = rule.dither(1, slot), trained(slot, q_0)
+        flips = r.encode_flips(p, q_0, u)
+        votes.append(r.decode_votes(flips, q_0, u))
+        update = {
+            "run_id": RUN_ID,
+            "round": 1,
+            "slot": slot,
+            "state_hash": hash_0,
+            "flips": flips,
+            "metrics": METRICS[slot],
+        }
+        out |= {
+            f"dither of slot {slot}": uint16s(u),
+            f"flips of slot {slot}": flips,
+            f"answer: update of slot {slot}": content(update=update),
+        }
+    p_hat = r.learn(rule, r.start_p_hat(rule), votes)
+    k_1 = r.settle(rule, p_hat, k_0)
+    q_1, hash_1 = rule.q(k_1), r.state_hash(RUN_ID, 1, k_1)
+    moves = r.encode_moves(k_1, q_0)
+    second = {"run_id": RUN_ID, "base_round": 0, "round": 1, "state_hash": hash_1, "moves": moves}
+    mask_1 = r.state_mask(q_1)
+    error = {"code": 47, "text": "no spec of this run"}
+    task = content(broadcast=second)
+    part = {"message_id": 3, "size": len(task), "action": "query", "offset": 0, "data": task}
+    hello = {"protocol_version": 1, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
+    return out | {
+        "tally": struct.pack(f"<{rule.num_params}b", *map(sum, zip(*votes, strict=True))),
+        "p_hat after round 1": struct.pack(f"<{rule.num_params}i", *p_hat),
+        "k of round 1": struct.pack(f"<{rule.num_params}b", *k_1),
+        "q of round 1": uint16s(q_1),
+        "hash of the state of round 1": hash_1,
+        "moves": moves,
+        "task: query after round 1": task,
+        "mask of round 1": r.packed_mask(mask_1, SHAPES),
+        "hash of the weights of round 1": r.weights_hash(r.masked(frozen(), mask_1)),
+        "answer: ack of slot 1": ack_of(1, 1, k_1),
+        "answer: error": content(error=error),
+        "link: hello of slot 1": encode("SessionRequest", {"hello": hello}),
+        "link: query after round 1": encode("SessionResponse", {"part": part}),
+    }
+
+
+def coded_masks() -> list[dict[str, Any]]:
+    """Small masks of every kind: bits and contexts as texts of digits, the code in hex."""
+    made: list[tuple[str, str | None]] = [
+        ("", None),
+        ("00000", None),
+        ("0" * 50, None),
+        ("1" * 50, None),
+        ("01" * 12, None),
+        ("".join("1" if i in (3, 10, 50) else "0" for i in range(64)), None),
+        ("".join("0" if i in (0, 70, 71) else "1" for i in range(100)), None),
+        ("01" * 30, "01" * 30),
+        ("".join("1" if i % 2 and i != 41 else "0" for i in range(60)), "01" * 30),
+        ("0110" * 4 + "".join("1" if i in (40, 130) else "0" for i in range(200)), "0" * 16 + "1" * 200),
+    ]
+    out = []
+    for bits, contexts in made:
+        code = r.encode_mask([int(b) for b in bits], None if contexts is None else [int(c) for c in contexts])
+        out.append({"bits": bits, "contexts": contexts, "code": code.hex()})
+    return out
+
+
+def main() -> None:
+    golden = {
+        "example": {name: data.hex() for name, data in example().items()},
+        "coded_masks": coded_masks(),
+    }
+    print(json.dumps(golden, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,387 @@
+"""The second implementation's messages: protobuf in canonical form, the checks of docs/wire.md, the .pemn file.
+
+A message is a dictionary by field names; a field that is left out has its default. No protobuf library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+import zlib
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from tests.golden.reference import Reader, Refused, Rule, check, decode_mask, varint
+
+Message = dict[str, Any]
+
+MAX_PARAMS, MAX_ROUND, MAX_SLOTS, MAX_TEXT = 1 << 28, (1 << 31) - 1, 1 << 20, 256
+
+# Field number, name and type, from the tables of the document; `*` is a list, `?` a message that may be missing.
+SCHEMA: dict[str, list[tuple[int, str, str]]] = {
+    "Layer": [(1, "name", "string"), (2, "shape", "uint32*"), (3, "scale", "float")],
+    "InputContract": [
+        (1, "shape", "uint32*"),
+        (2, "mean", "float*"),
+        (3, "std", "float*"),
+        (4, "class_names", "string*"),
+    ],
+    "ModelSpec": [
+        (1, "architecture", "string"),
+        (2, "input", "InputContract"),
+        (3, "layers", "Layer*"),
+        (4, "seed", "fixed64"),
+        (5, "strategy", "string"),
+    ],
+    "MaskProtocol": [
+        (1, "step", "uint32"),
+        (2, "eta_num", "uint32"),
+        (3, "eta_den", "uint32"),
+        (4, "start_level_deltas", "uint32*"),
+    ],
+    "LocalTraining": [(1, "epochs", "uint32"), (2, "batch_size", "uint32"), (3, "learning_rate", "float")],
+    "DataPlan": [(1, "dataset", "string"), (2, "partition", "string"), (3, "num_slots", "uint32")],
+    "Spec": [
+        (1, "protocol_version", "uint32"),
+        (2, "run_id", "fixed64"),
+        (3, "model", "ModelSpec"),
+        (4, "protocol", "MaskProtocol"),
+        (5, "training", "LocalTraining"),
+        (6, "data", "DataPlan"),
+    ],
+    "Broadcast": [
+        (1, "run_id", "fixed64"),
+        (2, "base_round", "uint32"),
+        (3, "round", "uint32"),
+        (4, "state_hash", "bytes"),
+        (5, "moves", "bytes"),
+    ],
+    "Metrics": [(1, "num_images", "uint32"), (2, "loss_milli", "uint32"), (3, "train_ms", "uint32")],
+    "Update": [
+        (1, "run_id", "fixed64"),
+        (2, "round", "uint32"),
+        (3, "slot", "uint32"),
+        (4, "state_hash", "bytes"),
+        (5, "flips", "bytes"),
+        (6, "metrics", "Metrics"),
+    ],
+    "Ack": [
+        (1, "run_id", "fixed64"),
+        (2, "round", "uint32"),
+        (3, "slot", "uint32"),
+        (4, "state_hash", "bytes"),
+        (5, "weights_sha256", "bytes"),
+    ],
+    "Error": [(1, "code", "uint32"), (2, "text", "string")],
+    "Content": [
+        (1, "spec", "Spec?"),
+        (2, "broadcast", "Broadcast?"),
+        (3, "update", "Update?"),
+        (4, "ack", "Ack?"),
+        (5, "error", "Error?"),
+    ],
+    "Artifact": [
+        (1, "model", "ModelSpec"),
+        (2, "mask", "bytes"),
+        (3, "onnx_skeleton", "bytes"),
+        (4, "weights_sha256", "bytes"),
+        (5, "provenance", "Entry*"),
+    ],
+    "Entry": [(1, "key", "string"), (2, "value", "string")],
+    "Hello": [
+        (1, "protocol_version", "uint32"),
+        (2, "client_id", "bytes"),
+        (3, "slot", "uint32"),
+        (4, "num_slots", "uint32"),
+    ],
+    "Part": [
+        (1, "message_id", "fixed64"),
+        (2, "size", "uint32"),
+        (3, "action", "string"),
+        (4, "offset", "uint32"),
+        (5, "data", "bytes"),
+    ],
+    "SessionRequest": [(1, "hello", "Hello?"), (2, "part", "Part?")],
+    "SessionResponse": [
+        (1, "welcome", "Welcome?"),
+        (2, "part", "Part?"),
+        (3, "refusal", "Error?"),
+        (4, "goodbye", "Goodbye?"),
+    ],
+    "Welcome": [],
+    "Goodbye": [],
+}
+
+_WIRE_TYPES = {"uint32": 0, "fixed64": 1, "float": 5}  # all others: 2, with a length
+
+
+def _encode_value(kind: str, value: Any) -> bytes:
+    if kind == "uint32":
+        return varint(value)
+    if kind == "fixed64":
+        return struct.pack("<Q", value)
+    if kind == "float":
+        return struct.pack("<f", value)
+    if kind == "string":
+        value = value.encode()
+    elif kind != "bytes":
+        value = encode(kind, value)
+    return varint(len(value)) + bytes(value)
+
+
+def _encode_field(number: int, kind: str, value: Any) -> bytes:
+    return varint(8 * number + _WIRE_TYPES.get(kind, 2)) + _encode_value(kind, value)
+
+
+def encode(name: str, message: Message) -> bytes:
+    out = b""
+    for number, field, kind in SCHEMA[name]:
+        value, single = message.get(field), kind.rstrip("*?")
+        if kind.endswith("*"):
+            if single in _WIRE_TYPES and value:
+                packed = b"".join(_encode_value(single, element) for element in value)
+                out += _encode_field(number, "bytes", packed)
+            else:
+                out += b"".join(_encode_field(number, single, element) for element in value or [])
+        elif single in SCHEMA:
+            if value is not None:
+                out += _encode_field(number, single, value)
+        elif value or name == "Entry":
+            out += _encode_field(number, single, value)
+    return out
+
+
+def _read_raw(reader: Reader, wire_type: int) -> Any:
+    if wire_type == 0:
+        return reader.varint()
+    if wire_type in (1, 5):
+        return reader.take(8 if wire_type == 1 else 4)
+    check(wire_type == 2, "type of a field")
+    return reader.take(reader.varint())
+
+
+def _decode_value(kind: str, raw: Any) -> Any:
+    if kind == "uint32":
+        check(raw < 1 << 32, "uint32")
+        return raw
+    if kind == "fixed64":
+        return struct.unpack("<Q", raw)[0]
+    if kind == "float":
+        return struct.unpack("<f", raw)[0]
+    if kind == "string":
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise Refused("text") from error
+    return raw if kind == "bytes" else decode(kind, raw)
+
+
+def decode(name: str, data: bytes) -> Message:
+    """Reads canonical bytes; the values are not checked."""
+    message: Message = {}
+    fields = {number: (field, kind) for number, field, kind in SCHEMA[name]}
+    reader = Reader(data)
+    while reader.data:
+        number, wire_type = divmod(reader.varint(), 8)
+        check(number in fields, "field that the document does not name")
+        field, kind = fields[number]
+        single = kind.rstrip("*?")
+        is_packed = kind.endswith("*") and single in _WIRE_TYPES
+        check(wire_type == (2 if is_packed else _WIRE_TYPES.get(single, 2)), "type of a field")
+        raw = _read_raw(reader, wire_type)
+        if is_packed:
+            inner, values = Reader(raw), message.setdefault(field, [])
+            while inner.data:
+                values.append(_decode_value(single, _read_raw(inner, _WIRE_TYPES[single])))
+        elif kind.endswith("*"):
+            message.setdefault(field, []).append(_decode_value(single, raw))
+        else:
+            message[field] = _decode_value(single, raw)
+    check(encode(name, message) == data, "canonical form")
+    return message
+
+
+# The ranges of the fields.
+
+
+def _within(message: Message, field: str, low: int, high: int) -> None:
+    check(low <= message.get(field, 0) <= high, field)
+
+
+def _text(text: str, longest: int = MAX_TEXT, shortest: int = 1) -> None:
+    check(shortest <= len(text.encode()) <= longest, "length of a text")
+
+
+def _finite(values: list[float]) -> None:
+    check(all(math.isfinite(value) for value in values), "float")
+
+
+def spell_ratio(ratio: float) -> str:
+    """The shortest digits, in the document's spelling."""
+    exact = Fraction(ratio)
+    exponent = math.floor(math.log10(ratio))
+    exponent += (exact >= Fraction(10) ** (exponent + 1)) - (exact < Fraction(10) ** exponent)
+    for count in range(1, 18):
+        unit = Fraction(10) ** (exponent - count + 1)
+        below = math.floor(exact / unit)
+        fitting = [digits for digits in (below, below + 1) if float(digits * unit) == ratio]
+        if fitting:
+            digits = min(fitting, key=lambda digits: abs(digits * unit - exact))
+            break
+    if ratio >= 0.0001:
+        return f"{Decimal(digits).scaleb(exponent - count + 1):.{max(count - 1 - exponent, 1)}f}"
+    text = str(digits).rstrip("0")
+    exponent += len(str(digits)) - count  # 99.. + 1 has a digit more
+    return f"{text[0]}{'.' if text[1:] else ''}{text[1:]}e-{-exponent:02}"
+
+
+def check_strategy(text: str) -> None:
+    if text in ("full", "one-layer", "mp"):
+        return
+    try:
+        ratio = float(text.removeprefix("rp:"))
+    except ValueError as error:
+        raise Refused("strategy") from error
+    check(text.startswith("rp:") and 0 < ratio <= 1, "strategy")
+    check(text == f"rp:{spell_ratio(ratio)}", "spelling of the strategy")
+
+
+def check_model(model: Message) -> None:
+    _text(model.get("architecture", ""))
+    layers = model.get("layers", [])
+    check(1 <= len(layers) <= 4096, "number of layers")
+    for layer in layers:
+        _text(layer.get("name", ""))
+        shape = layer.get("shape", [])
+        check(1 <= len(shape) <= 8 and min(shape) >= 1, "shape of a layer")
+        scale = layer.get("scale", 0.0)
+        check(math.isfinite(scale) and scale > 0, "scale")
+    check(sum(math.prod(layer["shape"]) for layer in layers) <= MAX_PARAMS, "number of weights")
+    check(len({layer["name"] for layer in layers}) == len(layers), "names of layers")
+    contract = model.get("input", {})
+    shape, mean, std = (contract.get(name, []) for name in ("shape", "mean", "std"))
+    check(len(shape) == 3 and 1 <= shape[0] <= 64 and 1 <= math.prod(shape) <= MAX_PARAMS, "input")
+    check(len(mean) == len(std) == shape[0] and min(std) > 0, "mean and std")
+    _finite(mean + std)
+    names = contract.get("class_names", [])
+    check(1 <= len(names) <= 65536, "number of classes")
+    for name in names:
+        _text(name)
+    check_strategy(model.get("strategy", ""))
+
+
+def levels_of(protocol: Message) -> tuple[int, ...]:
+    levels, level = [], 0
+    for delta in protocol.get("start_level_deltas", []):
+        level += delta
+        levels.append(level)
+    return tuple(levels)
+
+
+def check_spec(spec: Message) -> None:
+    check(spec.get("protocol_version") == 1, "protocol version")
+    check_model(spec.get("model", {}))
+    protocol, training, data = (spec.get(name, {}) for name in ("protocol", "training", "data"))
+    for field in ("step", "eta_num", "eta_den"):
+        _within(protocol, field, 1, 65535)
+    levels = levels_of(protocol)
+    check(len(levels) in (0, *(1 << i for i in range(12))), "number of start levels")
+    check(not levels or (levels[0] >= 66 and levels[-1] <= 32768), "start levels")
+    _within(training, "epochs", 1, 10_000)
+    _within(training, "batch_size", 1, 1 << 20)
+    check(0 < training.get("learning_rate", 0.0) <= 1000, "learning rate")
+    _text(data.get("dataset", ""))
+    _text(data.get("partition", ""))
+    _within(data, "num_slots", 1, MAX_SLOTS)
+    check(len(encode("Spec", spec)) <= 1 << 20, "length of the spec")
+
+
+def check_broadcast(broadcast: Message) -> None:
+    _within(broadcast, "round", 0, MAX_ROUND)
+    _within(broadcast, "base_round", 0, broadcast.get("round", 0))
+    check(len(broadcast.get("state_hash", b"")) == 16, "state hash")
+    still = broadcast.get("base_round", 0) == broadcast.get("round", 0)
+    check(not (still and broadcast.get("moves")), "moves from a round to itself")
+
+
+def _check_answer(answer: Message) -> None:
+    _within(answer, "round", 0, MAX_ROUND)
+    _within(answer, "slot", 0, MAX_SLOTS - 1)
+    check(len(answer.get("state_hash", b"")) == 16, "state hash")
+
+
+def check_update(update: Message) -> None:
+    _check_answer(update)
+    check(len(update.get("flips", b"")) > 0, "flips")
+    check("metrics" in update, "metrics")
+
+
+def check_ack(ack: Message) -> None:
+    _check_answer(ack)
+    check(len(ack.get("weights_sha256", b"")) == 32, "hash of the weights")
+
+
+def check_error(error: Message) -> None:
+    _text(error.get("text", ""), 1024, 0)
+
+
+_CHECKS: dict[str, Callable[[Message], None]] = {
+    "spec": check_spec,
+    "broadcast": check_broadcast,
+    "update": check_update,
+    "ack": check_ack,
+    "error": check_error,
+}
+
+
+def decode_content(data: bytes) -> Message:
+    content = decode("Content", data)
+    allowed = ({"broadcast"}, {"spec", "broadcast"}, {"update"}, {"ack"}, {"error"})
+    check(set(content) in allowed, "fields of a content")
+    for name, message in content.items():
+        _CHECKS[name](message)
+    return content
+
+
+def rule_of(spec: Message) -> Rule:
+    model, protocol = spec["model"], spec["protocol"]
+    num_params = sum(math.prod(layer["shape"]) for layer in model["layers"])
+    return Rule(
+        seed=model.get("seed", 0),
+        num_params=num_params,
+        step=protocol["step"],
+        eta_num=protocol["eta_num"],
+        eta_den=protocol["eta_den"],
+        lower_levels=levels_of(protocol),
+    )
+
+
+# The .pemn file
+
+
+def encode_artifact(artifact: Message) -> bytes:
+    body = b"PEMN\x00\x01" + encode("Artifact", artifact)
+    return body + hashlib.sha256(body).digest()
+
+
+def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
+    """Message, mask bits and inflated skeleton."""
+    body, digest = data[:-32], data[-32:]
+    check(body.startswith(b"PEMN\x00\x01") and hashlib.sha256(body).digest() == digest, "frame")
+    artifact = decode("Artifact", body[6:])
+    check_model(artifact.get("model", {}))
+    check(len(artifact.get("weights_sha256", b"")) == 32, "hash of the weights")
+    num_params = sum(math.prod(layer["shape"]) for layer in artifact["model"]["layers"])
+    inflate = zlib.decompressobj(wbits=-15)
+    skeleton = inflate.decompress(artifact.get("onnx_skeleton", b""))
+    check(inflate.eof and not inflate.unused_data, "end of the skeleton")
+    entries = artifact.get("provenance", [])
+    keys = [entry["key"].encode() for entry in entries]
+    check(len(keys) <= 64 and keys == sorted(set(keys)), "provenance")
+    for entry in entries:
+        _text(entry["key"])
+        _text(entry["value"], 1024, 0)
+    return artifact, decode_mask(artifact.get("mask", b""), num_params), skeleton

@@ -1,0 +1,213 @@
+"""docs/wire.md says what the code does: limits, errors, fields, golden words, the worked example, and its own links."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import struct
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from pemn import errors, generator
+from pemn.codec import rice
+from pemn.federation import flips, levels, tally
+from pemn.generator import Purpose
+from pemn.ledger import Entry
+from pemn.link import client, frames, keepalive, server, session
+from pemn.link.v1 import link_pb2
+from pemn.mask import Mask
+from pemn.onnx.v1 import onnx_pb2
+from pemn.prototype import Strategy
+from pemn.wire import limits
+from pemn.wire.v1 import messages_pb2
+from tests.golden.test_example import MODEL, SKELETON
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs/wire.md").read_text()
+GOLDEN = json.loads((Path(__file__).parent / "golden.json").read_text())
+
+
+def section(heading: str) -> str:
+    """What stands under a heading, with the sections below it."""
+    match = re.search(
+        rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)", DOCUMENT, re.MULTILINE | re.DOTALL
+    )
+    assert match, f"no section {heading!r}"
+    if match[1] == "###":
+        return match[2].split("\n### ")[0]
+    return match[2]
+
+
+def rows(text: str, num_columns: int) -> list[list[str]]:
+    """The tables' rows with so many columns, less their heads."""
+    lines = [
+        [cell.strip() for cell in line[1:-1].split("|")] for line in text.splitlines() if line[:1] == "|"
+    ]
+    heads = {i - 1 for i, cells in enumerate(lines) if set(cells) == {"---"}}
+    return [
+        cells
+        for i, cells in enumerate(lines)
+        if len(cells) == num_columns and i not in heads and set(cells) != {"---"}
+    ]
+
+
+def test_limits() -> None:
+    told = {name: int(value) for name, value, _ in rows(section("Limits"), 3)}
+    coded = {name: value for name, value in vars(limits).items() if isinstance(value, int)}
+    assert told == coded
+
+
+def test_the_bound_of_a_content() -> None:
+    match = re.search(r"`(MAX_SPEC_BYTES [^`]*)`", section("Limits"))
+    assert match
+    assert re.fullmatch(r"[A-Zn_0-9+*/ ]+", match[1])
+    for n in (1, 7, 1000, 123_457, limits.MAX_PARAMS):
+        told = eval(match[1], {"__builtins__": {}}, {"MAX_SPEC_BYTES": limits.MAX_SPEC_BYTES, "n": n})
+        assert told == limits.max_content_bytes(n)
+
+
+def test_errors() -> None:
+    told = [
+        (int(code), name, int(exit_code), status)
+        for code, name, exit_code, status, _ in rows(section("Errors"), 5)
+    ]
+    coded = [
+        (code, cls.__name__, cls.exit_code, cls.grpc_status) for code, cls in errors.every_error().items()
+    ]
+    assert told == coded
+    assert f"{errors.EXIT_INTERRUPTED} after" in section("Errors")
+
+
+def kind(field: FieldDescriptor) -> str:
+    """The type of a field as the document writes it."""
+    message = field.message_type
+    if message is None:
+        single = {
+            FieldDescriptor.TYPE_UINT32: "uint32",
+            FieldDescriptor.TYPE_FIXED64: "fixed64",
+            FieldDescriptor.TYPE_FLOAT: "float",
+            FieldDescriptor.TYPE_STRING: "string",
+            FieldDescriptor.TYPE_BYTES: "bytes",
+        }[field.type]
+    elif message.GetOptions().map_entry:
+        return "map of {} to {}".format(*(kind(entry) for entry in message.fields))
+    else:
+        single = message.name
+    return f"repeated {single}" if field.is_repeated else single
+
+
+def messages(module: ModuleType) -> list[Descriptor]:
+    return list(module.DESCRIPTOR.message_types_by_name.values())
+
+
+@pytest.mark.parametrize("message", messages(messages_pb2) + messages(link_pb2), ids=lambda m: str(m.name))
+def test_fields(message: Descriptor) -> None:
+    told = [(int(number), name, type_) for number, name, type_, _ in rows(section(message.name), 4)]
+    assert told == [(field.number, field.name, kind(field)) for field in message.fields]
+
+
+def test_constants_in_the_text() -> None:
+    text = " ".join(DOCUMENT.split())
+    purposes = {name.replace("_", " "): int(number) for name, number, *_ in rows(section("Random words"), 4)}
+    assert purposes == {purpose.name.lower().replace("_", " "): int(purpose) for purpose in Purpose}
+    assert f"clip(q_start + k * step, {levels.LOWEST}, {levels.HIGHEST})" in text
+    assert " ".join(map(str, levels._ARCSINE_EDGES.tolist())) in text
+    assert " ".join(map(str, flips._DISTANCE_EDGES.tolist())) in text
+    assert f"{levels.NUM_ARCSINE_BUCKETS} contexts" in text
+    assert f"{flips._NUM_DISTANCES} contexts" in text
+    assert tally.UNIT == 1 << 24
+    assert f"K = 0 .. {rice._MAX_K}" in text
+    assert f"within {session.HELLO_TIMEOUT_S} s" in text
+    assert f"at most {session.MAX_HELLO_BYTES} bytes" in text
+    assert f"{session.CLIENT_ID_BYTES} random bytes" in text
+
+
+def test_the_links_numbers() -> None:
+    text = " ".join(section("The link").split())
+    assert f"ping after {keepalive.PING_INTERVAL_S} s" in text
+    assert f"no answer comes for {keepalive.PING_TIMEOUT_S} s" in text
+    assert f"more often than every {keepalive.MIN_PING_INTERVAL_S} s" in text
+    assert f"at most 2 a slot and {server.MAX_STRANGERS} more" in text
+    assert f"{client.FIRST_RETRY_S} s, doubled with every failure up to {client.LAST_RETRY_S:.0f} s" in text
+    assert f"After {client.GIVE_UP_AFTER_S:.0f} s" in text
+    assert f"`/{frames.SERVICE}/{frames.SESSION}`" in text
+
+
+def test_the_ledger() -> None:
+    told = [name for name, _, _ in rows(section("The ledger"), 3)]
+    fields = [field.name for field in dataclasses.fields(Entry)]
+    assert told[: len(fields)] == fields
+    code = (ROOT / "server/pemn_server/simulation.py").read_text()
+    for name in ("MESSAGE_OVERHEAD_BYTES", "CONNECTION_OVERHEAD_BYTES"):
+        match = re.search(rf"^{name} = ([0-9_]+)$", code, re.MULTILINE)
+        assert match
+        assert f"`{name}` = {int(match[1])}" in " ".join(section("The ledger").split())
+
+
+@pytest.mark.parametrize("strategy", ["rp:0.3", "full"])
+def test_the_packed_files_names_are_those_of_the_tables(strategy: str) -> None:
+    packed = pytest.importorskip("pemn.export.packed")
+    model = dataclasses.replace(MODEL, strategy=Strategy.parse(strategy))
+    mask = Mask.from_bits(np.ones(model.num_params, np.bool_), model.sizes)
+    file = onnx_pb2.Model.FromString(packed.packed(SKELETON, model, mask))
+    table = "".join(cell for row in rows(section("The packed ONNX file"), 3) for cell in row[:1])
+    told = set(re.findall(r"`([^`]+)`", table))
+    nodes = {node.name for node in file.graph.node if node.name.startswith("pemn/")}
+    assert {re.sub(r"/[0-9]+/", "/I/", name) for name in nodes} <= told
+    tensors = {tensor.name for tensor in file.graph.initializer if tensor.name.startswith("pemn.")}
+    assert {name for name in tensors if not name[-1].isdigit()} < told
+
+
+def test_golden_words() -> None:
+    told = re.findall(r"^\| (\d) \| `([0-9a-f]{16})` \|$", section("Random words"), re.MULTILINE)
+    assert [(int(i), int(word, 16)) for i, word in told] == [
+        (i, generator.word(0x0123456789ABCDEF, i)) for i in range(4)
+    ]
+
+
+def test_golden_masks() -> None:
+    told = re.findall(r"\| `([0-9a-f]+)` \|$", section("Coded masks"), re.MULTILINE)
+    assert told == [case["code"] for case in GOLDEN["coded_masks"]]
+
+
+def test_worked_example() -> None:
+    told = {}
+    for name, form, block in re.findall(
+        r"^`([^`]+)`, (hex|u16|i8|i32).*:\n\n((?:    .*\n)+)", section("Worked example"), re.MULTILINE
+    ):
+        text = re.sub(r";.*", "", block)
+        if form == "hex":
+            told[name] = bytes.fromhex(text)
+        else:
+            numbers = [int(number) for number in text.split()]
+            told[name] = struct.pack(
+                f"<{len(numbers)}{ {'u16': 'H', 'i8': 'b', 'i32': 'i'}[form] }", *numbers
+            )
+    stored = {name: bytes.fromhex(text) for name, text in GOLDEN["example"].items()}
+    told["spec"] = told["task: query, new client"][3 : 3 + len(stored["spec"])]
+    assert len(told["frozen weights"]) == 12 * 4
+    stored["frozen weights"] = stored["frozen weights"][: 12 * 4]
+    assert told == stored
+
+
+def test_links_lead_somewhere() -> None:
+    headings = re.findall(r"^#+ (.*)$", DOCUMENT, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", DOCUMENT)) <= anchors
+
+
+def test_the_sections_that_the_code_names_exist() -> None:
+    headings = set(re.findall(r"^#+ (.*)$", DOCUMENT, re.MULTILINE))
+    named = {}
+    for folder in ("pemn", "server", "client", "protos", "tests"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".pyi", ".proto"):
+                for name in re.findall(r'docs/wire\.md,\s+(?://\s+)?"([^"]+)"', path.read_text()):
+                    named[name] = path.name
+    assert len(named) > 8
+    assert {name: where for name, where in named.items() if name not in headings} == {}

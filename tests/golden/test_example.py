@@ -1,0 +1,190 @@
+"""The worked example of docs/wire.md: both implementations give these bytes, and PEMN takes them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pemn import codec
+from pemn.artifact import Artifact
+from pemn.codec import Contexts
+from pemn.federation.levels import dither
+from pemn.federation.moves import decode_moves
+from pemn.link.frames import framed_bytes, parse_request, parse_response
+from pemn.link.parts import Joiner, split
+from pemn.link.v1 import link_pb2 as pb
+from pemn.mask import Mask
+from pemn.methods.mask import MaskClient, MaskServer
+from pemn.prototype import Strategy
+from pemn.rebuild import frozen_weights, rebuild, weights_sha256
+from pemn.spec import InputContract, Layer, ModelSpec
+from pemn.wire.messages import Content, Failure, Metrics, decode, encode
+from pemn.wire.spec import DataPlan, LocalTraining, MaskProtocol, Spec
+from tests.golden import example as golden
+from tests.golden.reference_messages import decode_artifact
+
+FOLDER = Path(__file__).parent
+STORED: dict[str, Any] = json.loads((FOLDER / "golden.json").read_text())
+EXAMPLE = {name: bytes.fromhex(text) for name, text in STORED["example"].items()}
+SKELETON = (FOLDER / "skeleton.onnx").read_bytes()
+
+MODEL = ModelSpec(
+    architecture="mlp-5",
+    input=InputContract((1, 1, 7), (0.5,), (0.25,), ("a", "b", "c")),
+    layers=(
+        Layer("linear1.weight", (5, 7), golden.SCALES[0]),
+        Layer("head.weight", (3, 5), golden.SCALES[1]),
+    ),
+    seed=0x0123456789ABCDEF,
+    strategy=Strategy("rp", 0.3),
+)
+SPEC = Spec(
+    run_id=0xFEDCBA9876543210,
+    model=MODEL,
+    protocol=MaskProtocol(16384, 2, 3, (3277, 9830, 19661, 29491)),
+    training=LocalTraining(3, 64, golden.SPEC["training"]["learning_rate"]),
+    data=DataPlan("example", "iid", 2),
+)
+
+
+class Trained:
+    """A trainer that has learnt what the example says."""
+
+    def __init__(self, slot: int) -> None:
+        self.slot = slot
+
+    def train(self, q: NDArray[np.uint16], round_: int) -> tuple[NDArray[np.uint16], Metrics]:
+        p = np.array(golden.trained(self.slot, q.tolist()), np.uint16)
+        return p, Metrics(**golden.METRICS[self.slot])
+
+
+def test_the_second_implementation_still_gives_the_stored_bytes() -> None:
+    assert golden.example() == EXAMPLE
+    assert golden.coded_masks() == STORED["coded_masks"]
+
+
+def test_the_spec() -> None:
+    assert SPEC.to_bytes() == EXAMPLE["spec"]
+    assert Spec.from_bytes(EXAMPLE["spec"]) == SPEC
+
+
+def test_the_weights() -> None:
+    assert frozen_weights(MODEL).astype("<f4").tobytes() == EXAMPLE["frozen weights"]
+    packed = np.frombuffer(EXAMPLE["mask of round 1"], np.uint8).copy()
+    weights = rebuild(MODEL, Mask(MODEL.sizes, packed))
+    assert weights_sha256(weights) == EXAMPLE["hash of the weights of round 1"]
+
+
+def test_a_round() -> None:
+    server = MaskServer.of(SPEC)
+    clients = [MaskClient.of(SPEC, slot) for slot in (0, 1)]
+    state = server.start()
+    assert server.levels.at(state.public.k).astype("<u2").tobytes() == EXAMPLE["q of round 0"]
+    assert state.public.hash(SPEC.run_id) == EXAMPLE["hash of the state of round 0"]
+    assert server.mask(state).packed.tobytes() == EXAMPLE["mask of round 0"]
+
+    assert encode(server.tasks(state, [0])[0]) == EXAMPLE["task: query, new client"]
+    first = decode(EXAMPLE["task: query, new client"])
+    assert first.spec == SPEC
+    assert first.broadcast is not None
+    public = clients[0].apply(clients[0].start(), first.broadcast)
+    assert encode(Content(ack=clients[0].acknowledge(public))) == EXAMPLE["answer: ack of slot 0"]
+    ack = decode(EXAMPLE["answer: ack of slot 0"]).ack
+    assert ack is not None
+    server.check_ack(state, 0, ack, server.weights_sha256(state))
+
+    votes = {}
+    for slot, client in enumerate(clients):
+        state = server.seen(state, slot)
+        assert encode(server.tasks(state, [slot])[slot]) == EXAMPLE["task: train in round 1"]
+        u = dither(MODEL.seed, 1, slot, MODEL.num_params)
+        assert u.astype("<u2").tobytes() == EXAMPLE[f"dither of slot {slot}"]
+        update = client.train(public, Trained(slot))
+        assert update.flips == EXAMPLE[f"flips of slot {slot}"]
+        assert encode(Content(update=update)) == EXAMPLE[f"answer: update of slot {slot}"]
+        read = decode(EXAMPLE[f"answer: update of slot {slot}"]).update
+        assert read == update
+        votes[slot] = server.read_vote(state, slot, read)
+    tally = sum(vote.flips for vote in votes.values())
+    assert isinstance(tally, np.ndarray)
+    assert tally.astype(np.int8).tobytes() == EXAMPLE["tally"]
+
+    after = server.commit(state, votes)
+    assert after.p_hat.astype("<i4").tobytes() == EXAMPLE["p_hat after round 1"]
+    assert after.public.k.tobytes() == EXAMPLE["k of round 1"]
+    assert server.levels.at(after.public.k).astype("<u2").tobytes() == EXAMPLE["q of round 1"]
+    assert after.public.hash(SPEC.run_id) == EXAMPLE["hash of the state of round 1"]
+    assert server.mask(after).packed.tobytes() == EXAMPLE["mask of round 1"]
+
+    assert encode(server.tasks(after, [1])[1]) == EXAMPLE["task: query after round 1"]
+    second = decode(EXAMPLE["task: query after round 1"]).broadcast
+    assert second is not None
+    assert second.moves == EXAMPLE["moves"]
+    assert np.array_equal(decode_moves(second.moves, server.levels.at(public.k)), after.public.k)
+    later = clients[1].apply(public, second)
+    assert encode(Content(ack=clients[1].acknowledge(later))) == EXAMPLE["answer: ack of slot 1"]
+    ack = decode(EXAMPLE["answer: ack of slot 1"]).ack
+    assert ack is not None
+    assert ack.weights_sha256 == EXAMPLE["hash of the weights of round 1"]
+    server.check_ack(after, 1, ack, server.weights_sha256(after))
+
+
+def test_an_error() -> None:
+    failure = Content(error=Failure(47, "no spec of this run"))
+    assert encode(failure) == EXAMPLE["answer: error"]
+    assert decode(EXAMPLE["answer: error"]) == failure
+
+
+def test_the_frames_of_the_link() -> None:
+    hello = pb.Hello(protocol_version=1, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
+    frame = EXAMPLE["link: hello of slot 1"]
+    assert pb.SessionRequest(hello=hello).SerializeToString() == frame
+    assert parse_request(frame).hello == hello
+
+    task, frame = EXAMPLE["task: query after round 1"], EXAMPLE["link: query after round 1"]
+    frames = [pb.SessionResponse(part=part).SerializeToString() for part in split(3, task, "query")]
+    assert frames == [frame]
+    joiner = Joiner(len(task), tasks=True)
+    message = joiner.add(parse_response(frame).part, framed_bytes(frame))
+    assert message is not None
+    assert (message.message_id, message.action, message.content) == (3, "query", task)
+    assert message.framed_bytes == len(frame) + 5
+
+
+def test_the_pemn_file() -> None:
+    data = (FOLDER / "example.pemn").read_bytes()
+    mask = Mask(MODEL.sizes, np.frombuffer(EXAMPLE["mask of round 1"], np.uint8).copy())
+    assert golden.pemn_file(SKELETON, mask.bits().astype(int).tolist()) == data
+    artifact = Artifact.from_bytes(data)
+    assert artifact == Artifact.of(MODEL, mask, SKELETON, {"dataset": "example", "note": ""})
+    assert weights_sha256(artifact.weights()) == EXAMPLE["hash of the weights of round 1"]
+
+
+def test_the_second_implementation_reads_pemns_own_file() -> None:
+    artifact = Artifact.from_bytes((FOLDER / "example.pemn").read_bytes())
+    texts = {"b": "2", "\u00e4": "3", "a": "1", "c": "", "\uffee": "4", "\U0001f600": "5"}  # sorted as bytes
+    artifact = dataclasses.replace(artifact, provenance=texts)
+    message, mask, skeleton = decode_artifact(artifact.to_bytes())
+    assert message["model"] == golden.MODEL
+    assert mask == artifact.mask.bits().astype(int).tolist()
+    assert skeleton == SKELETON
+    assert message["weights_sha256"] == artifact.weights_sha256
+    assert {entry["key"]: entry["value"] for entry in message["provenance"]} == artifact.provenance
+
+
+@pytest.mark.parametrize("case", STORED["coded_masks"], ids=lambda case: case["code"])
+def test_coded_masks(case: dict[str, str | None]) -> None:
+    bits = np.array([digit == "1" for digit in case["bits"] or ""], np.bool_)
+    contexts = None
+    if case["contexts"] is not None:
+        ids = np.array([int(digit) for digit in case["contexts"]], np.uint8)
+        contexts = Contexts(2, lambda start, stop: ids[start:stop])
+    code = bytes.fromhex(case["code"] or "")
+    assert codec.encode(bits, contexts) == code
+    assert np.array_equal(codec.decode(code, bits.size, contexts), bits)
