@@ -169,8 +169,7 @@ class _Session:
                 raise WrongProtocol("the server has no link", wanted=SERVICE) from error
             self.failure = f"the call ended with {error.code().name}"
         finally:
-            self._outgoing.put(None)
-            call.cancel()
+            self._outgoing.put(None)  # frees gRPC's thread; closing the channel ends the call
         if self._fatal is not None:
             raise self._fatal
         return self._over

@@ -16,7 +16,8 @@ from pemn.link.frames import SERVICE, SESSION
 from pemn.link.keepalive import server_options
 from pemn.link.meter import TcpMeter, Traffic, is_supported
 from pemn.link.parts import Message
-from pemn.link.session import Context, Session, read_hello, refuse
+from pemn.link.session import Session, read_hello
+from pemn.link.stream import Context, Stream
 from pemn.link.v1 import link_pb2 as pb
 from pemn.wire import limits
 
@@ -197,24 +198,24 @@ class LinkServer:
             await asyncio.sleep(_METER_INTERVAL_S)
 
     async def _serve_client(self, _: object, context: Context) -> None:
-        peer = context.peer()
+        stream = Stream(context)
         try:
-            hello = await read_hello(context, self._num_slots)
+            hello = await read_hello(stream, self._num_slots)
             session = Session(
-                context,
+                stream,
                 hello,
                 self._max_content_bytes,
                 on_message=lambda message: self._on_message(hello.slot, message),
                 on_sent=lambda message_id, num_bytes: self._on_sent(hello.slot, message_id, num_bytes),
             )
             try:
-                self._enter(session, peer)
+                self._enter(session, stream.peer)
                 await session.run()
             finally:
                 self._leave(session)
         except PemnError as error:
-            self._on_refused(peer, error)
-            await refuse(context, error)
+            self._on_refused(stream.peer, error)
+            await stream.refuse(error)
 
     def _enter(self, session: Session, peer: str) -> None:
         if self._meter is not None:

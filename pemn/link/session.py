@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterable
 
-import grpc
 import grpc.aio
 
 from pemn.errors import MalformedFrame, PemnError, UnknownClient, WrongProtocol, WrongSpec
-from pemn.link.frames import framed_bytes, parse_request, refusal_to_proto
+from pemn.link.frames import framed_bytes, parse_request
 from pemn.link.parts import Joiner, Message, split
+from pemn.link.stream import Stream
 from pemn.link.v1 import link_pb2 as pb
 from pemn.wire.checks import check
 from pemn.wire.limits import PROTOCOL_VERSION
@@ -23,17 +22,12 @@ HELLO_TIMEOUT_S = 10
 MAX_HELLO_BYTES = 1024
 CLIENT_ID_BYTES = 16
 
-_REFUSAL_TIMEOUT_S = 5
-"""A peer that does not read is not told why for longer than this."""
 
-Context = grpc.aio.ServicerContext[object, bytes]
-
-
-async def read_hello(context: Context, num_slots: int) -> pb.Hello:
+async def read_hello(stream: Stream, num_slots: int) -> pb.Hello:
     """Waits for the first message of a stream and checks it.
 
     Args:
-        context: The stream.
+        stream: Just opened.
         num_slots: How many the server has.
 
     Raises:
@@ -43,10 +37,12 @@ async def read_hello(context: Context, num_slots: int) -> pb.Hello:
         UnknownClient: If there is no such slot.
     """
     try:
-        frame = await asyncio.wait_for(context.read(), HELLO_TIMEOUT_S)
+        frame = await asyncio.wait_for(stream.read(), HELLO_TIMEOUT_S)
     except TimeoutError as error:
         raise MalformedFrame("no hello", wanted=f"one within {HELLO_TIMEOUT_S} s") from error
-    if not isinstance(frame, bytes):
+    except grpc.aio.BaseError:
+        frame = None
+    if frame is None:
         raise MalformedFrame("no hello", got="the end of the stream")
     check(len(frame) <= MAX_HELLO_BYTES, "length of hello", got=len(frame), wanted=f"<= {MAX_HELLO_BYTES}")
     request = parse_request(frame)
@@ -64,21 +60,11 @@ async def read_hello(context: Context, num_slots: int) -> pb.Hello:
     return hello
 
 
-async def refuse(context: Context, error: PemnError) -> None:
-    """Tells the client why its stream ends, in a message and in the status of the call."""
-    frame = pb.SessionResponse(refusal=refusal_to_proto(error)).SerializeToString()
-    # A task that the peer does not read may be in the way: then the status alone tells.
-    with contextlib.suppress(TimeoutError, grpc.aio.BaseError):
-        await asyncio.wait_for(context.write(frame), _REFUSAL_TIMEOUT_S)
-    context.set_code(grpc.StatusCode[error.grpc_status])
-    context.set_details(str(error))
-
-
 class Session:
     """A stream whose hello was taken; lives in the server's event loop.
 
     Args:
-        context: The stream.
+        stream: Where it came from.
         hello: Checked.
         max_content_bytes: Longest answer that is taken.
         on_message: Called with every whole answer.
@@ -87,7 +73,7 @@ class Session:
 
     def __init__(
         self,
-        context: Context,
+        stream: Stream,
         hello: pb.Hello,
         max_content_bytes: int,
         on_message: Callable[[Message], None],
@@ -96,11 +82,11 @@ class Session:
         self.slot = hello.slot
         self.client_id = hello.client_id
         self.closed = asyncio.Event()
-        self._context = context
+        self._stream = stream
         self._on_message = on_message
         self._on_sent = on_sent
         self._joiner = Joiner(max_content_bytes, tasks=False)
-        self._unanswered: Counter[int] = Counter()
+        self._unanswered: list[int] = []
         self._outgoing: asyncio.Queue[tuple[int | None, Iterable[pb.SessionResponse]]] = asyncio.Queue()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -138,7 +124,7 @@ class Session:
 
     async def _read(self) -> None:
         with contextlib.suppress(grpc.aio.BaseError):  # the call has ended meanwhile
-            while isinstance(frame := await self._context.read(), bytes):
+            while (frame := await self._stream.read()) is not None:
                 self._take(frame)
 
     def _take(self, frame: bytes) -> None:
@@ -148,8 +134,8 @@ class Session:
         if message is None:
             return
         # One answer a task: whoever waits for answers never gets more than it asked for.
-        check(self._unanswered[message.message_id] > 0, "answer without a task", got=message.message_id)
-        self._unanswered[message.message_id] -= 1
+        check(message.message_id in self._unanswered, "answer without a task", got=message.message_id)
+        self._unanswered.remove(message.message_id)
         self._on_message(message)
 
     async def _write(self) -> None:
@@ -157,11 +143,9 @@ class Session:
             while True:
                 message_id, responses = await self._outgoing.get()
                 if message_id is not None:
-                    self._unanswered[message_id] += 1  # before the first part: the answer may overtake us
+                    self._unanswered.append(message_id)  # before the first part: the answer may overtake us
                 total = 0
                 for response in responses:
-                    frame = response.SerializeToString()
-                    await self._context.write(frame)
-                    total += framed_bytes(frame)
+                    total += await self._stream.write(response)
                 if message_id is not None:
                     self._on_sent(message_id, total)

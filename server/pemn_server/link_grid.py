@@ -37,6 +37,7 @@ class LinkGrid(PemnGrid):
         max_content_bytes: int,
     ) -> None:
         super().__init__()
+        self._sending: dict[int, bytes] = {}
         self._link = LinkServer(
             listen,
             credentials=credentials,
@@ -84,6 +85,7 @@ class LinkGrid(PemnGrid):
         return self._link.wire_bytes()
 
     def _deliver(self, slot: int, message_id: int, action: str, content: bytes) -> None:
+        self._sending[message_id] = content
         self._link.send(slot, message_id, action, content)
 
     # What follows is called in the link's thread.
@@ -93,14 +95,14 @@ class LinkGrid(PemnGrid):
         self._arrived(slot, message.message_id, message.content)
 
     def _sent(self, slot: int, message_id: int, framed_bytes: int) -> None:
-        for number, _, content in self._open_tasks(slot):
-            if number == message_id:
-                self._note(slot, "down", content, framed_bytes)
+        # The answer may have come first, or nobody waits for it any more: what was sent counts all the same.
+        if content := self._sending.pop(message_id, None):
+            self._note(slot, "down", content, framed_bytes)
 
     def _join(self, slot: int) -> None:
         _LOG.info("client %d is here", slot)
         for message_id, action, content in self._open_tasks(slot):
-            self._link.send(slot, message_id, action, content)
+            self._deliver(slot, message_id, action, content)
 
     def _leave(self, slot: int) -> None:
         _LOG.info("client %d has left", slot)

@@ -72,3 +72,21 @@ def test_a_slots_bytes_add_up_over_its_connections() -> None:
             assert wire[0].sent == pytest.approx(down, rel=0.02)
         finally:
             proxy.close()
+
+
+@pytest.mark.parametrize(
+    ("listen", "host"), [("127.0.0.1", "127.0.0.1"), ("[::]", "127.0.0.1"), ("[::]", "[::1]")]
+)
+def test_clients_of_one_process_are_counted_apart(listen: str, host: str) -> None:
+    with serving(listen=f"{listen}:0") as server:
+        clients = [Client(f"{host}:{server.link.port}", slot=slot) for slot in range(2)]
+        server.wait_for(0, 1)
+        for slot, size in ((0, 100_000), (1, 300_000)):
+            server.ask(slot, slot, os.urandom(size))
+        server.link.finish(timeout_s=10)
+        assert [client.wait() for client in clients] == [None, None]
+        wire = server.link.wire_bytes()
+        assert wire is not None
+        for slot, size in ((0, 100_000), (1, 300_000)):
+            assert wire[slot].received == pytest.approx(size, rel=0.02)
+            assert wire[slot].sent == pytest.approx(size, rel=0.02)

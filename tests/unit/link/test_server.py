@@ -92,6 +92,10 @@ def test_a_port_in_use_is_named() -> None:
         ):
             other.link.start()
         other.link.stop()
+        with socket.socket() as intruder:
+            intruder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            with pytest.raises(OSError, match="in use"):
+                intruder.bind(("127.0.0.1", server.link.port))
 
 
 def test_a_port_is_free_again_after_stop() -> None:
@@ -220,10 +224,11 @@ def test_a_dead_peer_is_noticed_and_a_silent_one_kept(monkeypatch: pytest.Monkey
     with serving() as server:
         proxy = CountingProxy(server.link.port)
         try:
-            busy = Client(server.address, slot=1, handle=after(3))
+            busy = Client(server.address, slot=1, handle=after(4))
             frozen = Client(f"127.0.0.1:{proxy.port}", slot=0)
             server.wait_for(0, 1)
             server.link.send(1, 1, "train", b"long work")
+            time.sleep(3)  # a few pings without data
             proxy.frozen = True
             wait_until(lambda: server.link.connected() == [1], "the loss of the frozen client", timeout_s=3)
             wait_until(lambda: LinkState.AWAY in dict(frozen.states), "the client to notice", timeout_s=3)
@@ -239,7 +244,10 @@ def test_a_dead_peer_is_noticed_and_a_silent_one_kept(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
-def test_unacknowledged_bytes_end_a_connection_after_the_ping_timeout() -> None:
+def test_unacknowledged_bytes_end_a_connection_after_the_ping_timeout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keepalive_module, "PING_TIMEOUT_S", 7)
     with serving() as server:
         client = Client(server.address)
         server.wait_for(0)
@@ -249,7 +257,7 @@ def test_unacknowledged_bytes_end_a_connection_after_the_ping_timeout() -> None:
                 ends = (duplicate.getsockname()[1:2], duplicate.getpeername()[1:2])
                 if (server.link.port,) in ends:
                     found.append(duplicate.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
-        assert found == [20_000, 20_000]  # the client's end and the server's
+        assert found == [7_000, 7_000]  # the client's end and the server's
         server.link.finish(timeout_s=10)
         assert client.wait() is None
 
