@@ -190,7 +190,7 @@ class _Session:
 
     def _take_part(self, part: pb.Part, num_bytes: int) -> None:
         task = self._joiner.add(part, num_bytes)
-        if task is None:
+        if task is None or self._fatal is not None:
             return
         try:
             answer = self._handle(task.action, task.content)

@@ -397,3 +397,35 @@ def test_ctrl_c_ends_a_client_promptly_and_quietly(when: str) -> None:
             assert time.monotonic() - begin < 3
             assert process.stdout.read().splitlines()[-1] == "interrupted"
             assert process.stderr.read() == ""
+
+
+def test_a_client_that_cannot_go_on_says_why_and_leaves() -> None:
+    handled: list[bytes] = []
+
+    def handle(_: str, content: bytes) -> bytes:
+        handled.append(content)
+        raise ConfigError("the data are gone")
+
+    with serving() as server:
+        link = LinkClient(server.address, ca=None, client_id=bytes(16), slot=0, num_slots=2)
+        ended: list[Exception] = []
+
+        def work() -> None:
+            try:
+                link.run(handle, explain=lambda error: f"because {error}".encode())
+            except ConfigError as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        server.wait_for(0)
+        server.link.send(0, 1, "train", b"first")
+        server.link.send(0, 2, "train", b"second")
+        thread.join(20)
+        assert not thread.is_alive()
+        server.wait_for()
+    assert [str(error) for error in ended] == ["the data are gone"]
+    assert [(slot, m.message_id, m.content) for slot, m in server.answers] == [
+        (0, 1, b"because the data are gone")
+    ]
+    assert handled == [b"first"]
