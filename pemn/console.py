@@ -35,7 +35,8 @@ def start_logging(*packages: str) -> None:
     for package in packages:
         logging.getLogger(package).setLevel(logging.INFO)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.ERROR)  # warns of calls that come while a server stops
+    # It warns of calls that come while a server stops.
+    logging.getLogger("grpc._cython.cygrpc").setLevel(logging.ERROR)
 
 
 def run(prog: str, main: Callable[[], int], debug: bool) -> int:

@@ -17,11 +17,11 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
 
-from flwr.app import ConfigRecord, Context, Error, Message, Metadata, RecordDict
+from flwr.app import ConfigRecord, Context, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.serverapp import Grid, ServerApp
 
-from pemn.errors import LocalError, PemnError, RemoteError
+from pemn.errors import LocalError, RemoteError
 from pemn.ledger import Direction, Entry, Ledger, Wire
 from pemn.wire.messages import Content, decode, encode
 
@@ -30,14 +30,13 @@ __all__ = ["Answer", "Fleet", "Message", "PemnGrid", "run_server_app"]
 _RECORD, _KEY = "pemn", "content"
 _POLL_S = (0.001, 0.05)
 _DAY_S = 86_400.0
-_FAILED = 2  # Flower's own code for an app that raised
 
 
 class PemnGrid(Grid):
     """A Flower Grid that takes content to slots and accounts for it; node `slot + 1` is a client.
 
-    Subclasses say how content travels: `_deliver` sends a task, and `_arrived` or `_lost` is called, from any
-    thread, when its answer is there or will not come.
+    Subclasses say how content travels: `_deliver` sends a task, and `_arrived` is called, from any thread, when its
+    answer is there.
     """
 
     def __init__(self) -> None:
@@ -95,12 +94,6 @@ class PemnGrid(Grid):
         wire = self.wire()
         with self._lock:
             return self._ledger.close_round(round_, wire)
-
-    def _lost(self, message_id: int, error: PemnError) -> None:
-        """Takes note that there will be no answer."""
-        with self._lock:
-            if task := self._pending.pop(message_id, None):
-                self._done[message_id] = Message(Error(_FAILED, str(error)), reply_to=task)
 
     def _open_tasks(self, slot: int) -> list[tuple[int, str, bytes]]:
         """Returns id, action and content of the tasks that a client has not answered."""
@@ -190,7 +183,7 @@ class Answer:
 
     slot: int
     content: Content | None
-    error: PemnError | None = None
+    error: RemoteError | None = None
 
 
 class Fleet:
@@ -242,9 +235,6 @@ class Fleet:
         ]
         for message in _exchange(self._grid, messages, timeout_s):
             slot = message.metadata.src_node_id - 1
-            if message.has_error():
-                yield Answer(slot, None, RemoteError(message.error.reason or "no reason given"))
-                continue
             try:
                 content = decode(_content(message))
             except RemoteError as error:
