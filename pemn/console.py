@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from pemn.errors import EXIT_INTERRUPTED, ConfigError, PemnError
+from pemn.errors import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, ConfigError, PemnError
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,11 +55,12 @@ def run(prog: str, main: Callable[[], int], debug: bool) -> int:
         sys.stdout.flush()  # here, where a closed pipe is still answered below
         return code
     except KeyboardInterrupt:
+        _complain(prog, "stopped", debug=False)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has had enough. Python must not try to write the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PemnError.exit_code
+        return EXIT_PIPE_CLOSED
     except PemnError as error:
         _complain(prog, f"error: {error}", debug)
         return error.exit_code

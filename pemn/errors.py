@@ -29,6 +29,9 @@ from typing import ClassVar
 EXIT_INTERRUPTED = 130
 """Exit code of a command that was stopped by Ctrl-C (128 + SIGINT)."""
 
+EXIT_PIPE_CLOSED = 141
+"""Exit code of a command whose output nobody reads any more (128 + SIGPIPE)."""
+
 
 class PemnError(Exception):
     """Base of all errors; also what an unexpected failure is reported as.

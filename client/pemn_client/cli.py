@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import pemn
 from pemn.console import run, start_logging
 from pemn.errors import ConfigError
 
@@ -24,6 +25,9 @@ def main() -> int:
 
 
 def _dispatch(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["--version"]:
+        print(f"pemn-client {pemn.__version__}")
+        return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if arguments else ConfigError.exit_code

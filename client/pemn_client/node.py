@@ -65,7 +65,17 @@ class Node:
             _LOG.warning("asking the server for a keyframe: %s", error)
             return Content(error=Failure(OutOfSync.code, str(error)))
         if action == TRAIN:
-            return Content(update=run.client.train(state, run.trainer))
+            update = run.client.train(state, run.trainer)
+            metrics = update.metrics
+            _LOG.info(
+                "round %d: trained on %d images, loss %.3f, %.1f s; voted in %d bytes",
+                update.round,
+                metrics.num_images,
+                metrics.loss_milli / 1000,
+                metrics.train_ms / 1000,
+                len(update.flips),
+            )
+            return Content(update=update)
         return Content(ack=run.client.acknowledge(state))
 
     def _join(self, spec: Spec) -> None:

@@ -6,10 +6,13 @@ simulation it is the memory, and clients that have the same public state share o
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import logging
 import secrets
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -70,7 +73,7 @@ class MemoryStore:
 
 
 class FileStore:
-    """A folder: `spec.bin`, `state.bin` and `client_id`, each written whole or not at all.
+    """A folder: `spec.bin`, `state.bin` and `client_id`, each written whole or not at all, and a lock.
 
     Args:
         folder: Made if it is missing.
@@ -85,6 +88,20 @@ class FileStore:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"cannot make the store, {error.strerror}", where=folder) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other clients out of the store for as long as the context lasts.
+
+        Raises:
+            FileError: If another client uses it.
+        """
+        with (self._folder / "lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise FileError("the store is in use by another client", where=self._folder) from error
+            yield
 
     def client_id(self) -> bytes:
         """Returns the 16 random bytes by which a server knows this client again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from pemn.methods.mask import Trainer
 from pemn.training.local import MaskTrainer, choose_device
 from pemn.training.models import check_model
 from pemn.wire.spec import Spec
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class TrainerFactory:
                 where=plan.dataset,
             )
         mine = _shards(plan.dataset, self.data_dir, plan.partition, plan.num_slots, spec.model.seed)[slot]
+        _LOG.info("slot %d has %d of the %d images of %s", slot, len(mine), len(data.labels), data.name)
         images = spec.model.input.normalise(data.images[mine])
         device = choose_device(self.device)
         return MaskTrainer(spec.model, spec.training, images, data.labels[mine], slot, device)

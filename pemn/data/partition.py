@@ -34,7 +34,7 @@ class Partition:
     """How images are dealt out.
 
     Attributes:
-        kind: `iid`, `dirichlet` or `classes`.
+        kind: `own`, `iid`, `dirichlet` or `classes`.
         alpha: For `dirichlet`, the concentration, > 0: the smaller, the fewer classes a client mostly has; else 1.
         num_classes: For `classes`, how many classes a client has, >= 1; else 1.
     """
@@ -45,13 +45,13 @@ class Partition:
 
     @classmethod
     def parse(cls, text: str) -> Partition:
-        """Reads `iid`, `dirichlet:A` or `classes:C`.
+        """Reads `own`, `iid`, `dirichlet:A` or `classes:C`.
 
         Raises:
             ConfigError: If `text` is none of these, A is not a finite number > 0 or C not an integer >= 1.
         """
-        if text == "iid":
-            return cls("iid")
+        if text in ("own", "iid"):
+            return cls(text)
         if match := _CLASSES.fullmatch(text):
             return cls("classes", num_classes=int(match[1]))
         if match := _DIRICHLET.fullmatch(text):
@@ -64,7 +64,7 @@ class Partition:
         raise ConfigError(
             "unknown partition",
             got=repr(text),
-            wanted="iid, dirichlet:A with A > 0, or classes:C with C >= 1",
+            wanted="own, iid, dirichlet:A with A > 0, or classes:C with C >= 1",
         )
 
     def __str__(self) -> str:
@@ -79,6 +79,7 @@ def shards(
 ) -> list[NDArray[np.int64]]:
     """Returns the images of every client.
 
+    - `own`: every client has data of its own, all of which are its share.
     - `iid`: a random order of all images, cut in parts whose sizes differ by at most 1.
     - `dirichlet`: for each class, shares of the clients are drawn from Dirichlet(alpha, ..., alpha), and the class's
       images, in random order, are cut at the running sums of the shares, rounded down. About 0.1 ms a client and
@@ -96,7 +97,8 @@ def shards(
         seed: The run's seed, 0 .. 2^64-1.
 
     Returns:
-        For every slot the indices of its images, int64 [n], n >= 1, ascending; no index is in two of them.
+        For every slot the indices of its images, int64 [n], n >= 1, ascending; no index is in two of them, unless
+        the partition is `own`.
 
     Raises:
         DataError: If there are fewer images than clients, or fewer classes than a client is to have.
@@ -109,6 +111,8 @@ def shards(
         raise LocalError("labels", got=f"{labels.dtype} {list(labels.shape)}", wanted="int64 [N], each >= 0")
     if num_slots < 1:
         raise LocalError("number of clients", got=num_slots, wanted=">= 1")
+    if partition.kind == "own" and len(labels):
+        return [np.arange(len(labels))] * num_slots
     if len(labels) < num_slots:
         raise DataError(
             "too few images for the clients", got=f"{len(labels)} images", wanted=f"at least {num_slots}"
@@ -123,7 +127,7 @@ def shards(
     elif partition.kind == "classes":
         owners = _by_classes(labels, num_slots, key, partition.num_classes)
     else:
-        raise LocalError("kind of partition", got=partition.kind, wanted="iid, dirichlet or classes")
+        raise LocalError("kind of partition", got=partition.kind, wanted="own, iid, dirichlet or classes")
     _fill_empty(owners, num_slots)
     by_owner = np.argsort(owners, kind="stable")
     ends = np.searchsorted(owners[by_owner], np.arange(num_slots + 1))  # nobody's images, -1, come first

@@ -11,7 +11,7 @@ from rich.console import Console
 from pemn.files import LEDGER_NAME, LineLog
 from pemn_server.flower import Fleet
 from pemn_server.plan import Plan
-from pemn_server.progress import Progress, size
+from pemn_server.progress import Progress, size, times_fewer
 from pemn_server.results import write_results
 from pemn_server.run import Federation
 from pemn_server.settings import RunOptions
@@ -34,12 +34,13 @@ def run_federation(options: RunOptions, folder: Path, plan: Plan, fleet: Fleet, 
             num_rounds=options.rounds,
             min_clients=options.min_clients,
             round_timeout_s=options.round_timeout_s,
+            wait_timeout_s=options.wait_timeout_s,
             accuracy=plan.accuracy,
             progress=progress,
             keep=lambda entries: log.write(asdict(entry) for entry in entries),
         )
         outcome = federation.run()
-        progress.say("writing the results")
+        progress.step("writing the results")
         summary = write_results(folder, options, plan.spec, outcome, fleet.ledger, fleet.wire_source)
     for line in describe(summary):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -59,7 +60,7 @@ def describe(summary: dict[str, Any]) -> list[str]:
     return [
         f"test accuracy {summary['accuracy']:.4f} after {summary['num_rounds']} rounds",
         f"{size(total)} {how[summary['wire_source']]}, FedAvg {size(summary['fedavg_bytes'])}: "
-        f"{summary['saving']:.0f} times fewer",
+        f"{times_fewer(summary['saving'])}",
         f"bits a weight and client-round, up and down: payload {bits['uplink_payload']:.3f} and "
         f"{bits['downlink_payload']:.3f}{wire}",
         f"model: {size(models['pemn'])} as .pemn, {size(models['onnx_packed'])} as packed ONNX, "

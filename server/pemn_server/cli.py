@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 
+import pemn
 from pemn.console import run, start_logging
 from pemn.errors import ConfigError
 
@@ -36,6 +37,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         "provision": _provision,
         "config": _config,
     }
+    if arguments[:1] == ["--version"]:
+        print(f"pemn-server {pemn.__version__}")
+        return 0
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_USAGE)
         return 0 if arguments else ConfigError.exit_code
@@ -105,6 +109,8 @@ def _config(arguments: Sequence[str]) -> int:
     from pemn.config import resolve, show
     from pemn_server.settings import StartSettings
 
+    if arguments[:1] in (["-h"], ["--help"]):
+        arguments = ["show", *arguments]
     if not arguments or arguments[0] != "show":
         raise ConfigError("unknown command", got=" ".join(["config", *arguments[:1]]), wanted="config show")
     print(show(resolve(StartSettings, arguments[1:], prog="pemn-server config show", env_prefix=_ENV_PREFIX)))
@@ -112,8 +118,4 @@ def _config(arguments: Sequence[str]) -> int:
 
 
 def _results_folder(given: Path | None) -> Path:
-    from pemn.files import prepare_run_dir
-
-    folder = given or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
-    prepare_run_dir(folder)
-    return folder
+    return given or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")

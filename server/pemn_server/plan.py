@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pemn.data.datasets import input_contract, load
 from pemn.data.partition import Partition
+from pemn.errors import ConfigError
 from pemn.federation.levels import ONE, normal_start_levels
 from pemn.mask import Mask
 from pemn.prototype import Strategy
@@ -54,6 +55,13 @@ def make_plan(options: RunOptions) -> Plan:
     strategy, partition = Strategy.parse(options.strategy), Partition.parse(options.partition)
     test = load(options.dataset, options.data_dir, "test")
     contract = input_contract(options.dataset, test)
+    if partition.kind == "classes" and partition.num_classes > len(test.class_names):
+        raise ConfigError(
+            "classes of a client",
+            got=partition.num_classes,
+            wanted=f"at most {len(test.class_names)}",
+            where=f"--partition {partition}",
+        )
     seed = secrets.randbits(64) if options.seed is None else options.seed
     spec = Spec(
         run_id=secrets.randbits(64),

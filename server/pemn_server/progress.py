@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.status import Status
 
+_REMINDER_S = 60.0
+
 
 @dataclass(frozen=True)
 class RoundReport:
@@ -47,6 +49,7 @@ class Progress:
         self._console, self._clock = console, clock
         self._status: Status | None = None
         self._round_ends: list[float] = []
+        self._waiting_text, self._waiting_said = "", 0.0
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -66,13 +69,26 @@ class Progress:
         """Prints a line about something that went wrong and was dealt with."""
         self._console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
-    def waiting(self, num_here: int, num_wanted: int) -> None:
-        """Says how many clients have come."""
-        self._update(f"waiting for clients: {num_here} of {num_wanted} here", always=True)
+    def step(self, text: str) -> None:
+        """Says what is done next, in the line that moves too."""
+        self.say(text)
+        if self._status:
+            self._status.update(text)
+
+    def waiting(self, ready: list[int], num_wanted: int) -> None:
+        """Says which clients are here: when that changes, and every minute."""
+        names = f" (number {', '.join(map(str, ready))})" if ready else ""
+        text = f"waiting for clients: {len(ready)} of {num_wanted} here{names}"
+        if self._status:
+            self._status.update(text)
+        elif text != self._waiting_text or self._clock() - self._waiting_said >= _REMINDER_S:
+            self.say(text)
+            self._waiting_text, self._waiting_said = text, self._clock()
 
     def training(self, round_: int, num_votes: int, num_clients: int) -> None:
         """Says how far a round is."""
-        self._update(f"round {round_}: votes of {num_votes} of {num_clients} clients")
+        if self._status:
+            self._status.update(f"round {round_}: votes of {num_votes} of {num_clients} clients")
 
     def round_done(self, report: RoundReport) -> None:
         """Prints the line of a round."""
@@ -80,7 +96,7 @@ class Progress:
         self.say(
             f"round {report.round:{width}}/{report.num_rounds}  clients {report.num_votes}/{report.num_clients}"
             f"  test accuracy {report.accuracy:.4f}  up {size(report.up_bytes)}  down {size(report.down_bytes)}"
-            f"  {report.saving:.0f} times fewer bytes than FedAvg{self._time_left(report)}"
+            f"  so far {times_fewer(report.saving)}{self._time_left(report)}"
         )
 
     def _time_left(self, report: RoundReport) -> str:
@@ -93,11 +109,12 @@ class Progress:
         seconds = (ends[-1] - ends[0]) / (len(ends) - 1) * rounds_left
         return f"  about {int(seconds) // 60}:{int(seconds) % 60:02} left"
 
-    def _update(self, text: str, always: bool = False) -> None:
-        if self._status:
-            self._status.update(text)
-        elif always:
-            self.say(text)
+
+def times_fewer(saving: float) -> str:
+    """Returns how FedAvg's bytes compare with ours, in words."""
+    if saving < 1:
+        return f"{1 / saving:.1f} times MORE bytes than FedAvg"
+    return f"{saving:.{0 if saving >= 10 else 1}f} times fewer bytes than FedAvg"
 
 
 def size(num_bytes: float) -> str:

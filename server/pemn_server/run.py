@@ -6,7 +6,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from pemn.errors import MalformedFrame, MissingSpec, OutOfSync, PemnError, RemoteError, every_error
+from pemn.errors import (
+    MalformedFrame,
+    MissingSpec,
+    NetworkError,
+    OutOfSync,
+    PemnError,
+    RemoteError,
+    every_error,
+)
 from pemn.ledger import Entry
 from pemn.mask import Mask
 from pemn.methods.mask import MaskServer, ServerState, Vote
@@ -52,6 +60,7 @@ class Federation:
         num_rounds: How many rounds.
         min_clients: Votes without which a round is repeated.
         round_timeout_s: When a round goes on without the votes that are missing.
+        wait_timeout_s: How long to wait for clients that are missing; None: for ever.
         accuracy: Of a mask, on the test split.
         progress: For a person.
         keep: Called with the ledger's entries of every round.
@@ -65,13 +74,15 @@ class Federation:
         num_rounds: int,
         min_clients: int,
         round_timeout_s: float,
+        wait_timeout_s: float | None,
         accuracy: Callable[[Mask], float],
         progress: Progress,
         keep: Callable[[list[Entry]], None],
     ) -> None:
         self._spec, self._fleet, self._progress, self._keep = spec, fleet, progress, keep
         self._num_rounds, self._min_clients = num_rounds, min_clients
-        self._round_timeout_s, self._accuracy = round_timeout_s, accuracy
+        self._round_timeout_s, self._wait_timeout_s = round_timeout_s, wait_timeout_s
+        self._accuracy = accuracy
         self._server = MaskServer.of(spec)
 
     def run(self) -> Outcome:
@@ -79,10 +90,10 @@ class Federation:
 
         Raises:
             RemoteError: If too few clients vote, round after round.
+            NetworkError: If clients are missing for too long.
         """
         outcome = Outcome(self._server.start())
-        self._wait_for_clients()
-        outcome.state = self._bring_up(outcome.state, self._fleet.slots())
+        outcome.state = self._wait_for_clients(outcome.state)
         self._keep(self._fleet.close_round(0))
         began = time.monotonic()
         repeats = 0
@@ -93,7 +104,7 @@ class Federation:
                 repeats += 1
                 outcome.abandoned_rounds += 1
                 self._give_up_after(repeats, len(votes))
-                self._wait_for_clients()
+                outcome.state = self._wait_for_clients(outcome.state)
                 continue
             repeats = 0
             outcome.state = self._server.commit(state, votes)
@@ -105,12 +116,31 @@ class Federation:
         self._keep(self._fleet.close_round(self._num_rounds + 1))
         return outcome
 
-    def _wait_for_clients(self) -> None:
-        shown = -1
-        while (here := len(self._fleet.slots())) < self._min_clients:
-            if here != shown:
-                self._progress.waiting(here, self._min_clients)
-                shown = here
+    def _wait_for_clients(self, state: ServerState) -> ServerState:
+        """Waits until enough clients have the spec, and gives it to each as soon as it comes.
+
+        A client that cannot take part finds out at once and leaves; it does not count as here.
+
+        Raises:
+            NetworkError: If they do not come in time.
+        """
+        began, refused = time.monotonic(), set[int]()
+        while True:
+            here = set(self._fleet.slots())
+            refused &= here
+            if strangers := sorted(here - set(state.known) - refused):
+                state = self._bring_up(state, strangers)
+                refused |= set(strangers) - set(state.known)
+            ready = sorted(here & set(state.known))
+            if len(ready) >= self._min_clients:
+                return state
+            self._progress.waiting(ready, self._min_clients)
+            if self._wait_timeout_s and time.monotonic() - began > self._wait_timeout_s:
+                raise NetworkError(
+                    f"waited {self._wait_timeout_s:.0f} s for clients",
+                    got=f"{len(ready)} {ready}",
+                    wanted=self._min_clients,
+                )
             time.sleep(_POLL_S)
 
     def _bring_up(

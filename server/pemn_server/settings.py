@@ -24,11 +24,17 @@ class RunOptions(BaseModel):
     strategy: str = Field(
         default="rp:1e-2", description="how a prototype fills the network: full, one-layer, mp or rp:RATIO"
     )
-    partition: str = Field(default="iid", description="whose data is whose: iid, dirichlet:A or classes:C")
+    partition: str = Field(
+        default="iid",
+        description="whose data is whose: own (each client's data are all its own), or shares of one data set: "
+        "iid, dirichlet:A, classes:C",
+    )
     rounds: Positive = Field(default=20, description="rounds of training")
     epochs: Positive = Field(default=3, description="passes of a client over its data in a round")
     batch_size: Positive = Field(default=64, description="images a step")
-    learning_rate: float = Field(default=0.2, gt=0, le=1000, description="Adam's learning rate on the scores")
+    learning_rate: float = Field(
+        default=0.2, gt=0, le=1000, allow_inf_nan=False, description="Adam's learning rate on the scores"
+    )
     step: float = Field(
         default=0.5, ge=1 / 65536, lt=1, description="distance of two public levels, as a probability"
     )
@@ -53,6 +59,9 @@ class RunOptions(BaseModel):
     min_clients: Positive = Field(
         default=2, description="clients to wait for; a round with fewer votes is repeated"
     )
+    wait_timeout_s: float | None = Field(
+        default=None, gt=0, description="seconds to wait for clients that are missing; for ever if not given"
+    )
     round_timeout_s: float = Field(
         default=600.0,
         gt=0,
@@ -74,7 +83,7 @@ class RunOptions(BaseModel):
 
 
 class StartSettings(BaseSettings, RunOptions):
-    """`pemn-server start`."""
+    """Waits for clients, runs a federation over gRPC and leaves its results."""
 
     listen: str = Field(
         default="127.0.0.1:8470", description="HOST:PORT that clients connect to; port 0 picks a free one"
@@ -83,19 +92,22 @@ class StartSettings(BaseSettings, RunOptions):
     key: Path | None = Field(default=None, description="private key of the certificate, PEM")
     insecure: bool = Field(default=False, description="listen without TLS")
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
+    def check_tls(self) -> None:
+        """Refuses options that leave open whether the link is encrypted, or say both.
+
+        Raises:
+            ConfigError: If they do.
+        """
         if self.insecure == (self.cert is not None or self.key is not None):
             raise ConfigError(
                 "TLS", got="both" if self.insecure else "neither", wanted="--cert and --key, or --insecure"
             )
         if not self.insecure and (self.cert is None or self.key is None):
             raise ConfigError("TLS", got="one of them", wanted="both --cert and --key")
-        return self
 
 
 class SimulateSettings(BaseSettings, RunOptions):
-    """`pemn-server simulate`."""
+    """Runs a federation in this process, with the same apps as over gRPC, and leaves its results."""
 
     clients: Positive | None = Field(default=10, description="clients to simulate")
     min_clients: Positive = Field(default=1, description="votes without which a round is repeated")

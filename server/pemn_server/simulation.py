@@ -12,7 +12,9 @@ from weakref import WeakValueDictionary
 
 from rich.console import Console
 
+from pemn.errors import ConfigError
 from pemn.federation.public import PublicState
+from pemn.files import prepare_run_dir
 from pemn.ledger import Direction, Wire
 from pemn.link.frames import framed_bytes
 from pemn.link.parts import split
@@ -93,7 +95,12 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         PemnError: If the options or the data do not allow it.
     """
     set_threads(settings.threads, num_processes=1)
+    if settings.partition == "own":
+        raise ConfigError(
+            "partition", got="own", wanted="iid, dirichlet:A or classes:C: simulated clients share a data set"
+        )
     plan = make_plan(settings)
+    prepare_run_dir(folder)
     app = make_app(TrainerFactory(data_dir=settings.data_dir), settings.num_slots)
     console.print(
         f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {settings.num_slots} clients in this process",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from pemn.files import prepare_run_dir
 from pemn.link.address import Address
 from pemn.link.tls import server_credentials
 from pemn.training.local import set_threads
@@ -23,6 +24,7 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
     Raises:
         PemnError: If the options, the data, the port or the clients do not allow it.
     """
+    settings.check_tls()
     address = Address.parse(settings.listen)
     set_threads(settings.threads, num_processes=settings.num_slots + 1 if address.is_loopback else 1)
     credentials = None
@@ -44,6 +46,7 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
         soft_wrap=True,
     )
     try:
+        prepare_run_dir(folder)
         run_server_app(grid, lambda fleet: run_federation(settings, folder, plan, fleet, console))
     finally:
         grid.stop()

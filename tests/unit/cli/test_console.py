@@ -49,9 +49,9 @@ def test_debug_shows_the_traceback(error: Exception, code: int, capsys: pytest.C
     assert "run again" not in text
 
 
-def test_ctrl_c_is_130_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_is_130_and_one_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("prog", lambda: throw(KeyboardInterrupt()), debug=False) == 130
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", "prog: stopped\n")
 
 
 @pytest.mark.parametrize("num_lines", [2, 100_000])
@@ -78,7 +78,7 @@ sys.exit(run("prog", main, debug=False))
         process.stdout.close()
         process.stdin.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 1
+    assert process.returncode == 141
 
 
 def test_complaints_about_arguments_are_errors() -> None:

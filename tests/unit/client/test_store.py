@@ -100,3 +100,11 @@ def test_clients_of_a_simulation_share_public_states() -> None:
     for store in stores:
         store.save_state(SPEC, PublicState(2, np.zeros(20, np.int8)))
     assert sorted(shared) == [(SPEC.run_id, 2)]
+
+
+def test_two_clients_do_not_share_a_store(tmp_path: Path) -> None:
+    first, second = FileStore(tmp_path), FileStore(tmp_path)
+    with first.locked(), pytest.raises(FileError, match="in use by another client"), second.locked():
+        pass
+    with second.locked():
+        pass

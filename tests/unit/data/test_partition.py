@@ -52,7 +52,9 @@ classes:0 classes:-1 classes:1.5 classes:02 classes:+2 classes:9999999999 shards
 
 @pytest.mark.parametrize("text", [*NONSENSE.split(), "", " iid", "iid\n", "classes:2\n", "dirichlet:1 "])
 def test_nonsense_is_refused_with_what_there_is(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"unknown partition: got .* wanted iid, dirichlet:A .* classes:C"):
+    with pytest.raises(
+        ConfigError, match=r"unknown partition: got .* wanted own, iid, dirichlet:A .* classes:C"
+    ):
         Partition.parse(text)
 
 

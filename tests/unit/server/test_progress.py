@@ -42,9 +42,10 @@ def test_a_round_is_one_line_with_all_that_matters() -> None:
 def test_waiting_is_shown_where_no_line_can_move() -> None:
     out = io.StringIO()
     with Progress(Console(file=out)) as progress:
-        progress.waiting(1, 3)
+        progress.waiting([2], 3)
+        progress.waiting([2], 3)
         progress.training(1, 0, 3)
-    assert out.getvalue() == "waiting for clients: 1 of 3 here\n"
+    assert out.getvalue() == "waiting for clients: 1 of 3 here (number 2)\n"
 
 
 def test_foreign_text_is_no_markup() -> None:

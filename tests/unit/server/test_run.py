@@ -95,6 +95,7 @@ def run(
             num_rounds=ROUNDS,
             min_clients=min_clients,
             round_timeout_s=0.2,
+            wait_timeout_s=1.0,
             accuracy=lambda mask: mask.density,
             progress=progress,
             keep=kept.extend,
