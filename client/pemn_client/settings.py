@@ -29,8 +29,9 @@ class StartSettings(BaseSettings):
         default=None, description="data set that this client has; the run's if not given"
     )
     data_dir: Path | None = Field(default=None, description="folder with the data set's files")
-    store: Path = Field(
-        default=Path("pemn-store"), description="folder that keeps the seed, the network and the public state"
+    store: Path | None = Field(
+        default=None,
+        description="folder that keeps the seed, the network and the public state; pemn-store-I if not given",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to train")
     threads: Annotated[int, Field(ge=1)] | None = Field(

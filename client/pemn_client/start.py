@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from pemn.link.address import Address
 from pemn.link.client import LinkClient, LinkState
@@ -26,7 +27,7 @@ def start(settings: StartSettings) -> None:
     shares_machine = Address.parse(settings.server).is_loopback
     set_threads(settings.threads, num_processes=settings.num_slots + 1 if shares_machine else 1)
     choose_device(settings.device)  # here, where a wrong one stops nobody else
-    store = FileStore(settings.store)
+    store = FileStore(settings.store or Path(f"pemn-store-{settings.slot}"))
     factory = TrainerFactory(settings.dataset, settings.data_dir, settings.num_slots, settings.device)
     node = Node(settings.slot, store, factory)
     app, context = client_app(lambda _: node), node_context(settings.slot, settings.num_slots)

@@ -5,7 +5,7 @@ Source: `struct tcp_info` in linux/tcp.h, Linux 4.1 or newer. Elsewhere there is
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import socket
 import struct
@@ -59,8 +59,7 @@ class Connection(NamedTuple):
 
 def _connections(local_port: int) -> Iterator[tuple[Connection, Traffic]]:
     for entry in os.listdir(_OPEN_FILES):  # noqa: PTH208 (a scan of every second: no Path for each)
-        # Between one call and the next the owner may close the descriptor: then it is no connection any more.
-        with contextlib.suppress(OSError):
+        try:
             inode = os.readlink(f"{_OPEN_FILES}/{entry}")  # noqa: PTH115
             if not inode.startswith("socket:"):
                 continue
@@ -76,6 +75,10 @@ def _connections(local_port: int) -> Iterator[tuple[Connection, Traffic]]:
                 sent, received = _COUNTERS.unpack_from(info, _COUNTERS_OFFSET)
                 peer = Peer(host.removeprefix("::ffff:").partition("%")[0], port)
                 yield Connection(peer, inode), Traffic(received, sent)
+        except OSError as error:
+            # Between one call and the next the owner may close the descriptor: then it is no connection any more.
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise
 
 
 def is_supported() -> bool:
@@ -106,7 +109,10 @@ class TcpMeter:
             self._poll()
 
     def _poll(self) -> None:
-        found = dict(_connections(self._local_port))
+        try:
+            found = dict(_connections(self._local_port))
+        except OSError:
+            return  # no descriptor left to look with: what is known stays true, and nothing counts as closed
         for gone in self._open.keys() - found.keys():
             self._closed[self._owners.pop(gone, None)] += self._open[gone]
         self._open = found

@@ -234,11 +234,11 @@ class LinkServer:
         self._on_join(session.slot)
 
     def _leave(self, session: Session) -> None:
-        if self._meter is not None:
-            self._meter.poll()
         if self._sessions.get(session.slot) is session:
             del self._sessions[session.slot]
             self._on_leave(session.slot)
+        if self._meter is not None:
+            self._meter.poll()
 
     def _send(self, slot: int, message_id: int, action: str, content: bytes) -> None:
         if slot in self._sessions:

@@ -53,7 +53,12 @@ async def read_hello(stream: Stream, num_slots: int) -> pb.Hello:
             "protocol version", got=hello.protocol_version, wanted=PROTOCOL_VERSION, where="hello"
         )
     if hello.num_slots != num_slots:
-        raise WrongSpec("number of slots", got=hello.num_slots, wanted=num_slots, where="hello")
+        raise WrongSpec(
+            "number of shares",
+            got=hello.num_slots,
+            wanted=num_slots,
+            where="hello",
+        )
     if hello.slot >= num_slots:
         raise UnknownClient("slot", got=hello.slot, wanted=f"0 .. {num_slots - 1}", where="hello")
     check(len(hello.client_id) == CLIENT_ID_BYTES, "length of client id", got=len(hello.client_id))

@@ -17,7 +17,16 @@ from pemn_server.run import Federation
 from pemn_server.settings import RunOptions
 
 
-def run_federation(options: RunOptions, folder: Path, plan: Plan, fleet: Fleet, console: Console) -> None:
+def run_federation(
+    options: RunOptions,
+    folder: Path,
+    plan: Plan,
+    fleet: Fleet,
+    console: Console,
+    *,
+    round_timeout_s: float | None = None,
+    wait_timeout_s: float | None = None,
+) -> None:
     """Runs a federation to its results.
 
     Args:
@@ -26,6 +35,8 @@ def run_federation(options: RunOptions, folder: Path, plan: Plan, fleet: Fleet, 
         plan: Made from them.
         fleet: The clients.
         console: For progress.
+        round_timeout_s: When a round goes on without the votes that are missing; None: never.
+        wait_timeout_s: How long to wait for clients that are missing; None: for ever.
     """
     with LineLog(folder / LEDGER_NAME) as log, Progress(console) as progress:
         federation = Federation(
@@ -33,8 +44,8 @@ def run_federation(options: RunOptions, folder: Path, plan: Plan, fleet: Fleet, 
             fleet,
             num_rounds=options.rounds,
             min_clients=options.min_clients,
-            round_timeout_s=options.round_timeout_s,
-            wait_timeout_s=options.wait_timeout_s,
+            round_timeout_s=round_timeout_s,
+            wait_timeout_s=wait_timeout_s,
             accuracy=plan.accuracy,
             progress=progress,
             keep=lambda entries: log.write(asdict(entry) for entry in entries),

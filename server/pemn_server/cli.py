@@ -71,7 +71,7 @@ def _simulate(arguments: Sequence[str]) -> int:
     from pemn_server.settings import SimulateSettings
 
     settings = resolve(
-        SimulateSettings, arguments, prog="pemn-server simulate", env_prefix=_ENV_PREFIX
+        SimulateSettings, arguments, prog="pemn-server simulate", env_prefix="PEMN_SIMULATE_"
     ).settings
     folder = _results_folder(settings.run_dir)
     from rich.console import Console

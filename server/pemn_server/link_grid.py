@@ -91,8 +91,9 @@ class LinkGrid(PemnGrid):
     # What follows is called in the link's thread.
 
     def _take(self, slot: int, message: Message) -> None:
-        self._note(slot, "up", message.content, message.framed_bytes)
+        # What cannot be read is an answer too: the run must not wait for it, and the error ends the session.
         self._arrived(slot, message.message_id, message.content)
+        self._note(slot, "up", message.content, message.framed_bytes)
 
     def _sent(self, slot: int, message_id: int, framed_bytes: int) -> None:
         # The answer may have come first, or nobody waits for it any more: what was sent counts all the same.

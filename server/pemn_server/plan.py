@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pemn.data.datasets import input_contract, load
 from pemn.data.partition import Partition
-from pemn.errors import ConfigError
+from pemn.errors import ConfigError, RemoteError
 from pemn.federation.levels import ONE, normal_start_levels
 from pemn.mask import Mask
 from pemn.prototype import Strategy
@@ -75,4 +75,9 @@ def make_plan(options: RunOptions) -> Plan:
         training=LocalTraining(options.epochs, options.batch_size, to_float32(options.learning_rate)),
         data=DataPlan(options.dataset, str(partition), options.num_slots),
     )
+    try:
+        # Whatever a client would refuse, the server finds first.
+        Spec.from_bytes(spec.to_bytes())
+    except (RemoteError, ValueError) as error:
+        raise ConfigError(f"these options make no run: {error}") from error
     return Plan(spec, contract.normalise(test.images), test.labels)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.status import Status
 
+from pemn.console import printable
+
 _REMINDER_S = 60.0
 
 
@@ -63,11 +65,13 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Prints a line about something that went wrong and was dealt with."""
-        self._console.print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        self._console.print(
+            f"warning: {printable(text)}", style="yellow", highlight=False, markup=False, soft_wrap=True
+        )
 
     def step(self, text: str) -> None:
         """Says what is done next, in the line that moves too."""

@@ -38,7 +38,7 @@ class Outcome:
         state: After the last round.
         accuracies: On the test split, one a round.
         num_votes: One a round.
-        abandoned_rounds: Rounds that were repeated for want of votes.
+        abandoned_rounds: How often clients had to be asked again for want of votes.
         images: How many images each slot has trained on in a round.
         seconds: From the first round to the last.
     """
@@ -58,8 +58,8 @@ class Federation:
         spec: What every client gets.
         fleet: The clients.
         num_rounds: How many rounds.
-        min_clients: Votes without which a round is repeated.
-        round_timeout_s: When a round goes on without the votes that are missing.
+        min_clients: Votes without which no round is closed.
+        round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
         accuracy: Of a mask, on the test split.
         progress: For a person.
@@ -73,7 +73,7 @@ class Federation:
         *,
         num_rounds: int,
         min_clients: int,
-        round_timeout_s: float,
+        round_timeout_s: float | None,
         wait_timeout_s: float | None,
         accuracy: Callable[[Mask], float],
         progress: Progress,
@@ -96,21 +96,22 @@ class Federation:
         outcome.state = self._wait_for_clients(outcome.state)
         self._keep(self._fleet.close_round(0))
         began = time.monotonic()
+        votes: dict[int, Vote] = {}
         repeats = 0
         while outcome.state.public.round < self._num_rounds:
-            state, votes, num_asked = self._collect(outcome.state)
-            outcome.state = state
+            outcome.state = self._wait_for_clients(outcome.state)
+            outcome.state, num_asked = self._collect(outcome.state, votes)
             if len(votes) < self._min_clients:
+                # The votes that are there stay good: they are for this state, and it has not changed.
                 repeats += 1
                 outcome.abandoned_rounds += 1
                 self._give_up_after(repeats, len(votes))
-                outcome.state = self._wait_for_clients(outcome.state)
                 continue
-            repeats = 0
-            outcome.state = self._server.commit(state, votes)
+            outcome.state = self._server.commit(outcome.state, votes)
             self._book(outcome, votes, num_asked)
+            votes, repeats = {}, 0
         outcome.seconds = time.monotonic() - began
-        timeout_s = min(_LAST_BROADCAST_TIMEOUT_S, self._round_timeout_s)
+        timeout_s = self._round_timeout_s and min(_LAST_BROADCAST_TIMEOUT_S, self._round_timeout_s)
         outcome.state = self._bring_up(outcome.state, self._fleet.slots(), timeout_s)
         self._fleet.finish()  # before the books are closed: parting costs bytes too
         self._keep(self._fleet.close_round(self._num_rounds + 1))
@@ -161,22 +162,24 @@ class Federation:
                 state = self._after(error, state, answer.slot)
         return state
 
-    def _collect(self, state: ServerState) -> tuple[ServerState, dict[int, Vote], int]:
-        """Asks every client that is here for its vote.
+    def _collect(self, state: ServerState, votes: dict[int, Vote]) -> tuple[ServerState, int]:
+        """Asks every client that is here and has not voted; adds to `votes`.
 
         A client that turns out to be out of step gets what it lacks, and is asked once more.
+
+        Returns:
+            The state, and how many clients have been asked in this round.
         """
-        slots = self._fleet.slots()
-        votes: dict[int, Vote] = {}
-        to_ask = set(slots)
+        to_ask = set(self._fleet.slots()) - set(votes)
+        num_asked = len(votes) + len(to_ask)
         for _ in range(2):
             if strangers := [slot for slot in sorted(to_ask) if slot not in state.known]:
                 state = self._bring_up(state, strangers)
             asked = {slot for slot in to_ask if slot in state.known}
-            state, to_ask = self._ask_for_votes(state, asked, votes, len(slots))
+            state, to_ask = self._ask_for_votes(state, asked, votes, num_asked)
             if not to_ask:
                 break
-        return state, votes, len(slots)
+        return state, num_asked
 
     def _ask_for_votes(
         self, state: ServerState, slots: set[int], votes: dict[int, Vote], num_asked: int
@@ -208,8 +211,8 @@ class Federation:
     def _give_up_after(self, repeats: int, num_votes: int) -> None:
         text = f"{num_votes} of at least {self._min_clients} votes"
         if repeats > _MAX_REPEATS:
-            raise RemoteError(f"the round was repeated {_MAX_REPEATS} times: {text}")
-        self._progress.warn(f"{text}: the round is repeated")
+            raise RemoteError(f"clients were asked {repeats} times in one round: {text}")
+        self._progress.warn(f"{text}: those that are missing are asked again")
 
     def _book(self, outcome: Outcome, votes: dict[int, Vote], num_asked: int) -> None:
         now = outcome.state.public.round

@@ -9,8 +9,10 @@ from pydantic import BaseModel, Field, model_validator
 from pydantic_settings import BaseSettings
 
 from pemn.errors import ConfigError
+from pemn.wire import limits
 
 Positive = Annotated[int, Field(ge=1)]
+Clients = Annotated[int, Field(ge=1, le=limits.MAX_SLOTS)]
 
 
 class RunOptions(BaseModel):
@@ -29,14 +31,14 @@ class RunOptions(BaseModel):
         description="whose data is whose: own (each client's data are all its own), or shares of one data set: "
         "iid, dirichlet:A, classes:C",
     )
-    rounds: Positive = Field(default=20, description="rounds of training")
-    epochs: Positive = Field(default=3, description="passes of a client over its data in a round")
-    batch_size: Positive = Field(default=64, description="images a step")
+    rounds: Positive = Field(default=20, le=limits.MAX_ROUND - 1, description="rounds of training")
+    epochs: Positive = Field(default=3, le=10_000, description="passes of a client over its data in a round")
+    batch_size: Positive = Field(default=64, le=1 << 20, description="images a step")
     learning_rate: float = Field(
         default=0.2, gt=0, le=1000, allow_inf_nan=False, description="Adam's learning rate on the scores"
     )
     step: float = Field(
-        default=0.5, ge=1 / 65536, lt=1, description="distance of two public levels, as a probability"
+        default=0.5, ge=1 / 128, lt=1, description="distance of two public levels, as a probability"
     )
     server_step: float = Field(
         default=1.0, ge=0.001, le=65, description="how far the server follows the votes, eta"
@@ -53,19 +55,11 @@ class RunOptions(BaseModel):
     run_dir: Path | None = Field(
         default=None, description="folder for the results; runs/DATE-TIME if not given"
     )
-    clients: Positive | None = Field(
+    clients: Clients | None = Field(
         default=None, description="shares that the data is split into; as many as --min-clients if not given"
     )
-    min_clients: Positive = Field(
+    min_clients: Clients = Field(
         default=2, description="clients to wait for; a round with fewer votes is repeated"
-    )
-    wait_timeout_s: float | None = Field(
-        default=None, gt=0, description="seconds to wait for clients that are missing; for ever if not given"
-    )
-    round_timeout_s: float = Field(
-        default=600.0,
-        gt=0,
-        description="seconds after which a round goes on without the votes that are missing",
     )
 
     @property
@@ -91,6 +85,14 @@ class StartSettings(BaseSettings, RunOptions):
     cert: Path | None = Field(default=None, description="server certificate, PEM")
     key: Path | None = Field(default=None, description="private key of the certificate, PEM")
     insecure: bool = Field(default=False, description="listen without TLS")
+    wait_timeout_s: float | None = Field(
+        default=None, gt=0, description="seconds to wait for clients that are missing; for ever if not given"
+    )
+    round_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="seconds after which a round goes on without the votes that are missing",
+    )
 
     def check_tls(self) -> None:
         """Refuses options that leave open whether the link is encrypted, or say both.
@@ -109,5 +111,5 @@ class StartSettings(BaseSettings, RunOptions):
 class SimulateSettings(BaseSettings, RunOptions):
     """Runs a federation in this process, with the same apps as over gRPC, and leaves its results."""
 
-    clients: Positive | None = Field(default=10, description="clients to simulate")
-    min_clients: Positive = Field(default=1, description="votes without which a round is repeated")
+    clients: Clients | None = Field(default=10, description="clients to simulate")
+    min_clients: Clients = Field(default=1, description="votes without which a round is repeated")

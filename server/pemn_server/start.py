@@ -47,6 +47,17 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
     )
     try:
         prepare_run_dir(folder)
-        run_server_app(grid, lambda fleet: run_federation(settings, folder, plan, fleet, console))
+        run_server_app(
+            grid,
+            lambda fleet: run_federation(
+                settings,
+                folder,
+                plan,
+                fleet,
+                console,
+                round_timeout_s=settings.round_timeout_s,
+                wait_timeout_s=settings.wait_timeout_s,
+            ),
+        )
     finally:
         grid.stop()

@@ -20,6 +20,7 @@ from pemn_client.start import start as start_client
 from pemn_server.settings import SimulateSettings, StartSettings
 from pemn_server.simulation import simulate
 from pemn_server.start import start
+from tests.proxy import CountingProxy
 
 NUM_CLIENTS = 3
 OPTIONS: dict[str, Any] = {
@@ -69,15 +70,18 @@ def run_in_process(folder: Path) -> None:
     simulate(SimulateSettings(**OPTIONS), folder, Console(quiet=True))
 
 
-def run_over_grpc(folder: Path) -> None:
+def run_over_grpc(folder: Path, cut_every_s: float | None = None) -> None:
+    """Clients in threads; `cut_every_s` breaks all their connections, again and again."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+        port = probe.getsockname()[1]
+    proxy = CountingProxy(port)
     failures: list[BaseException] = []
+    over = threading.Event()
 
     def client(slot: int) -> None:
         settings = ClientSettings(
-            server=address,
+            server=f"127.0.0.1:{proxy.port}",
             insecure=True,
             shard=f"{slot}/{NUM_CLIENTS}",
             store=folder / f"store-{slot}",
@@ -88,13 +92,25 @@ def run_over_grpc(folder: Path) -> None:
         except BaseException as error:
             failures.append(error)
 
+    def cut() -> None:
+        while not over.wait(cut_every_s):
+            proxy.cut()
+
     threads = [threading.Thread(target=client, args=(slot,)) for slot in range(NUM_CLIENTS)]
+    if cut_every_s is not None:
+        threading.Thread(target=cut, daemon=True).start()
     for thread in threads:
         thread.start()
-    start(StartSettings(listen=address, insecure=True, **OPTIONS), folder, Console(quiet=True))
-    for thread in threads:
-        thread.join(30)
-        assert not thread.is_alive()
+    try:
+        settings = StartSettings(listen=f"127.0.0.1:{port}", insecure=True, **OPTIONS)
+        start(settings, folder, Console(quiet=True))
+        over.set()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    finally:
+        over.set()
+        proxy.close()
     assert not failures
 
 

@@ -1,4 +1,4 @@
-"""`make demo`, shorter: what the README promises of it."""
+"""`make demo`: what the README promises of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/demo"
 
 def test_the_demo(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--rounds", "3"],
+        [sys.executable, str(SCRIPT)],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -24,17 +24,18 @@ def test_the_demo(tmp_path: Path) -> None:
     assert (
         len(
             re.findall(
-                r"^round +\d/3 .*clients 3/3 .*accuracy 0\.\d+ .*up .*down .*times fewer", done.stdout, re.M
+                r"^round +\d+/20 .*clients 3/3 .*accuracy 0\.\d+ .*up .*down .*times fewer", done.stdout, re.M
             )
         )
-        == 3
+        == 20
     )
     folder = tmp_path / "runs/demo"
     names = {path.name for path in folder.iterdir() if path.is_file()}
     assert {"model.pemn", "model.onnx", "summary.json", "ledger.jsonl", "report.html"} <= names
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["wire_source"] == "socket"
-    assert summary["saving"] > 15
+    assert summary["accuracy"] >= 0.95
+    assert summary["saving"] >= 60
     shown = re.search(r"whole test split: (\d+) of (\d+)", done.stdout)
     assert shown is not None
     assert int(shown[1]) / int(shown[2]) == summary["accuracy"]

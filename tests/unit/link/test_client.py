@@ -332,7 +332,7 @@ def test_another_number_of_slots_is_refused() -> None:
     with serving(num_slots=3) as server:
         error = Client(server.address, num_slots=2).wait(10)
         assert isinstance(error, WrongSpec)
-        assert str(error) == "the server refuses: number of slots: got 2; wanted 3; in hello"
+        assert str(error) == "the server refuses: number of shares: got 2; wanted 3; in hello"
 
 
 # The caller's side

@@ -246,7 +246,7 @@ def test_a_round_without_enough_votes_is_repeated_from_the_same_state(log: Path,
 
 
 def test_a_run_that_gets_nowhere_ends(log: Path, kept: list[Entry]) -> None:
-    with pytest.raises(RemoteError, match="repeated 5 times: 1 of at least 2 votes"):
+    with pytest.raises(RemoteError, match="asked 6 times in one round: 1 of at least 2 votes"):
         run(ScriptedGrid([honest, bad_at_training(failing)]), log, kept)
 
 

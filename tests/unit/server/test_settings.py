@@ -69,3 +69,11 @@ def test_a_client_must_say_how_it_trusts(options: list[str]) -> None:
             prog="x",
             env_prefix="PEMN_CLIENT_",
         )
+
+
+def test_flower_does_not_call_home() -> None:
+    from flwr.supercore import telemetry
+
+    import pemn_server.flower  # noqa: F401 (sets the variables that Flower reads when it is imported)
+
+    assert telemetry.FLWR_TELEMETRY_ENABLED == "0"
