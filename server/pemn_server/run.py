@@ -93,14 +93,14 @@ class Federation:
             NetworkError: If clients are missing for too long.
         """
         outcome = Outcome(self._server.start())
-        outcome.state = self._wait_for_clients(outcome.state)
+        outcome.state, _ = self._wait_for_clients(outcome.state)
         self._keep(self._fleet.close_round(0))
         began = time.monotonic()
         votes: dict[int, Vote] = {}
         repeats = 0
         while outcome.state.public.round < self._num_rounds:
-            outcome.state = self._wait_for_clients(outcome.state)
-            outcome.state, num_asked = self._collect(outcome.state, votes)
+            outcome.state, ready = self._wait_for_clients(outcome.state)
+            outcome.state, num_asked = self._collect(outcome.state, ready, votes)
             if len(votes) < self._min_clients:
                 # The votes that are there stay good: they are for this state, and it has not changed.
                 repeats += 1
@@ -117,10 +117,13 @@ class Federation:
         self._keep(self._fleet.close_round(self._num_rounds + 1))
         return outcome
 
-    def _wait_for_clients(self, state: ServerState) -> ServerState:
+    def _wait_for_clients(self, state: ServerState) -> tuple[ServerState, list[int]]:
         """Waits until enough clients have the spec, and gives it to each as soon as it comes.
 
         A client that cannot take part finds out at once and leaves; it does not count as here.
+
+        Returns:
+            The state, and the clients that are ready.
 
         Raises:
             NetworkError: If they do not come in time.
@@ -134,7 +137,7 @@ class Federation:
                 refused |= set(strangers) - set(state.known)
             ready = sorted(here & set(state.known))
             if len(ready) >= self._min_clients:
-                return state
+                return state, ready
             self._progress.waiting(ready, self._min_clients)
             if self._wait_timeout_s and time.monotonic() - began > self._wait_timeout_s:
                 raise NetworkError(
@@ -162,15 +165,18 @@ class Federation:
                 state = self._after(error, state, answer.slot)
         return state
 
-    def _collect(self, state: ServerState, votes: dict[int, Vote]) -> tuple[ServerState, int]:
+    def _collect(
+        self, state: ServerState, ready: list[int], votes: dict[int, Vote]
+    ) -> tuple[ServerState, int]:
         """Asks every client that is here and has not voted; adds to `votes`.
 
+        One that was ready and has just lost its connection is asked too: it gets its task when it is back.
         A client that turns out to be out of step gets what it lacks, and is asked once more.
 
         Returns:
             The state, and how many clients have been asked in this round.
         """
-        to_ask = set(self._fleet.slots()) - set(votes)
+        to_ask = ({*ready} | {*self._fleet.slots()}) - {*votes}
         num_asked = len(votes) + len(to_ask)
         for _ in range(2):
             if strangers := [slot for slot in sorted(to_ask) if slot not in state.known]:

@@ -84,6 +84,7 @@ def run_over_grpc(folder: Path, cut_every_s: float | None = None) -> None:
             server=f"127.0.0.1:{proxy.port}",
             insecure=True,
             shard=f"{slot}/{NUM_CLIENTS}",
+            give_up_after_s=20,
             store=folder / f"store-{slot}",
             threads=1,
         )
@@ -96,7 +97,7 @@ def run_over_grpc(folder: Path, cut_every_s: float | None = None) -> None:
         while not over.wait(cut_every_s):
             proxy.cut()
 
-    threads = [threading.Thread(target=client, args=(slot,)) for slot in range(NUM_CLIENTS)]
+    threads = [threading.Thread(target=client, args=(slot,), daemon=True) for slot in range(NUM_CLIENTS)]
     if cut_every_s is not None:
         threading.Thread(target=cut, daemon=True).start()
     for thread in threads:
