@@ -70,8 +70,8 @@ def describe(summary: dict[str, Any]) -> list[str]:
     wire = "" if bits["uplink"] is None else f", on the wire {bits['uplink']:.3f} and {bits['downlink']:.3f}"
     return [
         f"test accuracy {summary['accuracy']:.4f} after {summary['num_rounds']} rounds",
-        f"{size(total)} {how[summary['wire_source']]}, FedAvg {size(summary['fedavg_bytes'])}: "
-        f"{times_fewer(summary['saving'])}",
+        f"{size(total)} {how[summary['wire_source']]}: {times_fewer(summary['saving'])}"
+        f" ({size(summary['fedavg_bytes'])})",
         f"bits a weight and client-round, up and down: payload {bits['uplink_payload']:.3f} and "
         f"{bits['downlink_payload']:.3f}{wire}",
         f"model: {size(models['pemn'])} as .pemn, {size(models['onnx_packed'])} as packed ONNX, "

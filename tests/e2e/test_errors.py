@@ -75,6 +75,13 @@ def taken_port() -> Iterator[int]:
         (["--epochz", "3"], CONFIG, "unknown flag --epochz, did you mean --epochs?"),
         (["--clients", "2", "--min-clients", "3"], CONFIG, "wanted at least --min-clients, 3"),
         (["--config", "nowhere.toml"], CONFIG, "nowhere.toml"),
+        (["--partition", "own"], CONFIG, "simulated clients share a data set"),
+        (["--partition", "classes:11"], CONFIG, "classes of a client: got 11; wanted at most 10"),
+        (["--epochs", "10000000000"], CONFIG, "epochs"),
+        (["--learning-rate", "1e-50"], CONFIG, "these options make no run: learning rate"),
+        (["--learning-rate", "nan"], CONFIG, "learning-rate"),
+        (["--model", "mlp-99999-99999"], CONFIG, "these options make no run: number of weights"),
+        (["--clients", "2000000"], CONFIG, "clients"),
     ],
 )
 def test_options(command: Command, options: list[str], code: int, says: str) -> None:

@@ -35,6 +35,14 @@ def test_each_slot_trains_on_its_own_share() -> None:
     assert not np.array_equal(trained[0][0], trained[1][0])
 
 
+def test_own_data_are_not_divided() -> None:
+    spec = spec_of(partition="own")
+    q = Levels(spec.protocol, spec.model.seed, spec.model.num_params).start
+    for slot in range(3):
+        _, metrics = TrainerFactory(device="cpu")(spec, slot).train(q, 1)
+        assert metrics.num_images == len(load("digits", None, "train").labels)
+
+
 @pytest.mark.parametrize(
     ("factory", "what"),
     [

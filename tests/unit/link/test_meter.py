@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import sys
 import threading
@@ -90,3 +92,28 @@ def test_polling_leaves_every_connection_open_under_load() -> None:
                 meter.poll()
             sender.join()
             assert meter.totals()[0] == Traffic(total, meter.totals()[0].sent)
+
+
+def test_without_descriptors_the_last_figures_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who opens connections until no descriptor is left must not stop the books."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            server, _ = listener.accept()
+            with server:
+                meter = TcpMeter(port)
+                client.sendall(bytes(1000))
+                server.recv(1000, socket.MSG_WAITALL)
+                before = meter.totals()
+                assert sum(traffic.received for traffic in before.values()) == 1000
+                for name in ("listdir", "dup"):
+                    with monkeypatch.context() as patch:
+                        patch.setattr(os, name, _no_descriptors)
+                        assert meter.totals() == before
+                client.sendall(bytes(500))
+                server.recv(500, socket.MSG_WAITALL)
+                assert sum(traffic.received for traffic in meter.totals().values()) == 1500
+
+
+def _no_descriptors(*_: object) -> int:
+    raise OSError(errno.EMFILE, "Too many open files")

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pemn_server.progress import Progress, RoundReport, size
+from pemn_server.progress import Progress, RoundReport, size, times_fewer
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,25 @@ def test_foreign_text_is_no_markup() -> None:
     with Progress(Console(file=out, width=80)) as progress:
         progress.warn("client 0: says [red]data[/red] set [/]")
     assert "[red]data[/red]" in out.getvalue()
+
+
+def test_a_client_cannot_write_over_the_terminal() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=80)) as progress:
+        progress.warn("client 0: says \x1b[2J\x1b]0;owned\x07 round 20/20")
+        progress.say("client 0: \x1b[31m")
+    assert "\x1b" not in out.getvalue()
+    assert "\x07" not in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("saving", "text"),
+    [
+        (96.6, "97 times fewer"),
+        (9.96, "10.0 times fewer"),
+        (1.0, "1.0 times fewer"),
+        (0.25, "4.0 times MORE"),
+    ],
+)
+def test_savings_in_words(saving: float, text: str) -> None:
+    assert times_fewer(saving).startswith(text)

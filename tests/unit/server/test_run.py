@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from pemn.errors import RemoteError
+from pemn.errors import NetworkError, RemoteError
 from pemn.federation.levels import HIGHEST, LOWEST
 from pemn.ledger import Entry
 from pemn.wire.messages import Content, Failure, Metrics, decode, encode
@@ -261,3 +261,27 @@ def test_an_answer_counts_only_from_the_slot_that_was_asked(log: Path, kept: lis
 
     grid.answerers[0] = steal
     assert run(grid, log, kept).num_votes == [3] * ROUNDS
+
+
+def test_clients_that_do_not_come_in_time_are_not_waited_for(log: Path, kept: list[Entry]) -> None:
+    with pytest.raises(NetworkError, match=r"waited 1 s for clients: got 1 \[0\]; wanted 2"):
+        run(ScriptedGrid([honest]), log, kept)
+    assert "waiting for clients: 1 of 2 here (number 0)" in log.read_text()
+
+
+def test_a_vote_is_kept_while_the_others_are_asked_again(log: Path, kept: list[Entry]) -> None:
+    asked = []
+    failures = iter([True, True])
+
+    def counting(node: Node, action: str, task: bytes) -> bytes | None:
+        if action == "train":
+            asked.append(task)
+        return honest(node, action, task)
+
+    def sometimes(node: Node, action: str, task: bytes) -> bytes | None:
+        if action == "train" and next(failures, False):
+            return failing(node, action, task)
+        return honest(node, action, task)
+
+    run(ScriptedGrid([counting, sometimes]), log, kept)
+    assert len(asked) == ROUNDS
