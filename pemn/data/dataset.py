@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.errors import DataError
-from pemn.spec import InputContract
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,19 +59,3 @@ class Dataset:
                 wanted=f"0 .. {len(self.class_names) - 1}",
                 where=self.name,
             )
-
-
-def normalise(images: NDArray[np.uint8], contract: InputContract) -> NDArray[np.float32]:
-    """Returns what the network is fed: `(pixels / 255 - mean) / std`, computed in float32.
-
-    Args:
-        images: uint8 [N, C, H, W].
-        contract: What the network wants.
-
-    Returns:
-        float32 [N, C, H, W].
-
-    Raises:
-        DataError: If the images have another shape or dtype than the contract says.
-    """
-    return contract.normalise(images)

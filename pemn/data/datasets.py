@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 from pemn.data.cifar import CIFAR10, CIFAR100, Layout
-from pemn.data.dataset import Dataset, normalise
+from pemn.data.dataset import Dataset
 from pemn.data.extras import provided_by
 from pemn.errors import DataError
 from pemn.spec import InputContract, to_float32
 
-__all__ = ["Dataset", "NAMES", "Split", "input_contract", "load", "normalise"]
+__all__ = ["Dataset", "NAMES", "Split", "input_contract", "load"]
 
 Split = Literal["train", "test"]
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pemn.data.dataset import Dataset, normalise
+from pemn.data.dataset import Dataset
 from pemn.errors import DataError
 from pemn.spec import InputContract, to_float32
 
@@ -39,7 +39,7 @@ def test_parts_that_do_not_fit_are_refused_with_the_name(change: dict[str, Any],
 
 def test_normalised_images_follow_the_formula() -> None:
     mean, std = (0.5, 0.25, 0.125), tuple(map(to_float32, (0.3, 0.2, 0.1)))
-    got = normalise(IMAGES, InputContract((3, 4, 5), mean, std, ("a", "b")))
+    got = InputContract((3, 4, 5), mean, std, ("a", "b")).normalise(IMAGES)
     wanted = (IMAGES / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
     assert got.dtype == np.float32
     assert got.flags.c_contiguous
@@ -49,6 +49,6 @@ def test_normalised_images_follow_the_formula() -> None:
 def test_images_of_another_shape_or_dtype_are_not_normalised() -> None:
     contract = InputContract((3, 4, 4), (0.5,) * 3, (0.25,) * 3, ("a", "b"))
     with pytest.raises(DataError, match=r"got uint8 \[2, 3, 4, 5\]; wanted uint8 \[N, 3, 4, 4\]"):
-        normalise(IMAGES, contract)
+        contract.normalise(IMAGES)
     with pytest.raises(DataError, match="do not fit"):
-        normalise(IMAGES[..., :4].astype(np.int64), contract)
+        contract.normalise(IMAGES[..., :4].astype(np.int64))

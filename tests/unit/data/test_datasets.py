@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pemn.data import datasets
-from pemn.data.datasets import Dataset, input_contract, load, normalise
+from pemn.data.datasets import Dataset, input_contract, load
 from pemn.errors import ConfigError, DataError
 from pemn.spec import to_float32
 
@@ -34,7 +34,7 @@ def test_the_constants_of_digits_are_those_of_its_training_images() -> None:
     means, stds = measured(train.images)
     assert np.round(means, 4) == pytest.approx(datasets.DIGITS_MEAN, abs=1e-9)
     assert np.round(stds, 4) == pytest.approx(datasets.DIGITS_STD, abs=1e-9)
-    fed = normalise(train.images, input_contract("digits", train))
+    fed = input_contract("digits", train).normalise(train.images)
     assert abs(float(fed.mean())) < 1e-3
     assert float(fed.std()) == pytest.approx(1, abs=1e-3)
 
