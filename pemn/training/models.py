@@ -14,12 +14,10 @@ import math
 import re
 from collections import OrderedDict
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from pemn.errors import ConfigError, LocalError, WrongSpec
+from pemn.errors import ConfigError, WrongSpec
 from pemn.prototype import Strategy
 from pemn.spec import InputContract, Layer, ModelSpec, to_float32
 
@@ -114,32 +112,6 @@ def check_model(spec: ModelSpec) -> None:
     for got, wanted in zip(spec.layers, here.layers, strict=True):
         if got != wanted:
             raise WrongSpec("layer of the spec", got=got, wanted=wanted, where=wanted.name)
-
-
-def assign(module: nn.Module, spec: ModelSpec, weights: NDArray[np.float32]) -> None:
-    """Copies weights into a module.
-
-    Args:
-        module: As `build` made it for `spec.architecture`; on any device.
-        spec: Its description.
-        weights: float32 [n], layer after layer.
-
-    Raises:
-        LocalError: If module, spec and weights do not fit each other.
-    """
-    if weights.shape != (spec.num_params,) or weights.dtype != np.float32:
-        raise LocalError(
-            "weights", got=f"{weights.dtype} {weights.shape}", wanted=f"float32 ({spec.num_params},)"
-        )
-    parameters = dict(module.named_parameters())
-    parts = np.split(weights, np.cumsum(spec.sizes)[:-1])
-    for layer, part in zip(spec.layers, parts, strict=True):
-        parameter = parameters.get(layer.name)
-        if parameter is None or tuple(parameter.shape) != layer.shape:
-            got = "none" if parameter is None else tuple(parameter.shape)
-            raise LocalError("parameter of a module", got=got, wanted=layer.shape, where=layer.name)
-        with torch.no_grad():
-            parameter.copy_(torch.tensor(part).view(layer.shape))
 
 
 def _mlp(

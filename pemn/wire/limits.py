@@ -32,7 +32,7 @@ MAX_SKELETON_BYTES = 64 << 20
 def max_content_bytes(num_params: int) -> int:
     """Returns the most bytes that a task or an answer of a network with `num_params` weights can have.
 
-    What is longest is a keyframe with small steps: 0.84 bytes a weight were measured, and 1.14 with moves drawn evenly
-    from all that an int8 can make (docs/wire.md, "Limits").
+    What is longest is a change in which every k moves far: moves drawn evenly from all that there are fit
+    (docs/wire.md, "Limits"; tests/unit/federation/test_moves.py).
     """
     return MAX_SPEC_BYTES + num_params * 5 // 4 + 4096

@@ -37,7 +37,7 @@ class LinkGrid(PemnGrid):
         max_content_bytes: int,
     ) -> None:
         super().__init__()
-        self._sending: dict[int, bytes] = {}
+        self._sending: dict[int, tuple[int, bytes]] = {}
         self._link = LinkServer(
             listen,
             credentials=credentials,
@@ -85,7 +85,7 @@ class LinkGrid(PemnGrid):
         return self._link.wire_bytes()
 
     def _deliver(self, slot: int, message_id: int, action: str, content: bytes) -> None:
-        self._sending[message_id] = content
+        self._sending[message_id] = (slot, content)
         self._link.send(slot, message_id, action, content)
 
     # What follows is called in the link's thread.
@@ -97,8 +97,8 @@ class LinkGrid(PemnGrid):
 
     def _sent(self, slot: int, message_id: int, framed_bytes: int) -> None:
         # The answer may have come first, or nobody waits for it any more: what was sent counts all the same.
-        if content := self._sending.pop(message_id, None):
-            self._note(slot, "down", content, framed_bytes)
+        if sending := self._sending.pop(message_id, None):
+            self._note(slot, "down", sending[1], framed_bytes)
 
     def _join(self, slot: int) -> None:
         _LOG.info("client %d is here", slot)
@@ -107,6 +107,9 @@ class LinkGrid(PemnGrid):
 
     def _leave(self, slot: int) -> None:
         _LOG.info("client %d has left", slot)
+        for message_id, (receiver, _) in list(self._sending.items()):
+            if receiver == slot:  # void; what is still wanted is sent again when the client is back
+                self._sending.pop(message_id, None)
 
     def _refused(self, peer: str, error: PemnError) -> None:
         _LOG.warning("refused %s: %s", peer, error)

@@ -18,7 +18,8 @@ import torch
 from pemn.artifact import Artifact
 from pemn.device import Model
 from pemn.errors import DataError, FileError, MalformedArtifact
-from pemn.training.models import assign, build
+from pemn.training.local import unflatten
+from pemn.training.models import build
 from tests.models import make_artifact, make_file, random_images, skeleton_of
 from tests.networks import DIGITS
 
@@ -42,7 +43,7 @@ def test_all_kinds_of_file_give_the_same_logits(architecture: str, strategy: str
 def test_the_logits_are_those_of_torch(architecture: str, strategy: str, form: str) -> None:
     artifact = make_artifact(architecture, strategy)
     module = build(architecture, DIGITS.shape, 10)
-    assign(module, artifact.model, artifact.weights())
+    module.load_state_dict(unflatten(torch.from_numpy(artifact.weights()), artifact.model))
     images = random_images(DIGITS, 30)
     with torch.no_grad():
         wanted = module(torch.from_numpy(DIGITS.normalise(images))).numpy()

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pemn.codec.bits import write_varint
 from pemn.errors import MalformedFrame
 from pemn.federation.moves import decode_moves, encode_moves
+from pemn.wire.limits import MAX_SPEC_BYTES, max_content_bytes
 
 
 def q_of(n: int) -> np.ndarray[tuple[int], np.dtype[np.uint16]]:
@@ -61,3 +62,10 @@ def test_rare_moves_cost_their_entropy() -> None:
     moved = (np.random.default_rng(2).random(n) < 0.02).astype(np.int16)
     bound = n * -(0.02 * np.log2(0.02) + 0.98 * np.log2(0.98)) / 8
     assert len(encode_moves(moved, q_of(n))) < 1.03 * bound + 64
+
+
+def test_the_longest_moves_fit_into_a_message() -> None:
+    n = 40_000
+    moved = np.random.default_rng(4).integers(-254, 254, n, endpoint=True).astype(np.int16)
+    num_bytes = len(encode_moves(moved, q_of(n)))
+    assert n < num_bytes < max_content_bytes(n) - MAX_SPEC_BYTES
