@@ -9,7 +9,8 @@
 The fields of the message:
 
     model             the network: architecture, input contract, layers with their scales, seed, strategy
-    mask              the coded mask (`pemn.codec`, no contexts) over all layers in order, one bit a weight
+    mask              the coded mask (`pemn.federation.release`), less than a bit a weight
+    start_edges       what the seed says of each weight's bit, for the coder
     onnx_skeleton     raw DEFLATE (RFC 1951) of an ONNX graph in which the masked weights have no data
     weights_sha256    of the weights that `pemn.rebuild.rebuild` must give, as little-endian float32
     provenance        who made it, from what: texts for people, nothing is computed from them
@@ -23,12 +24,14 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn import codec, graph
+from pemn import graph
 from pemn.errors import LocalError, MalformedArtifact, MalformedFrame
+from pemn.federation.release import decode_mask, encode_mask
 from pemn.mask import Mask
 from pemn.rebuild import rebuild, weights_sha256
 from pemn.spec import ModelSpec
@@ -38,15 +41,12 @@ from pemn.wire.model import model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
 
 MAGIC = b"PEMN"
-FORMAT_VERSION = 1
-MAX_PROVENANCE = 64
-"""Number of texts."""
-
+FORMAT_VERSION = 2
 MAX_FILE_BYTES = (
     limits.MAX_SPEC_BYTES
     + limits.MAX_PARAMS // 8
     + limits.MAX_SKELETON_BYTES
-    + MAX_PROVENANCE * (limits.MAX_TEXT_BYTES + limits.MAX_ERROR_TEXT_BYTES)
+    + limits.MAX_PROVENANCE * (limits.MAX_TEXT_BYTES + limits.MAX_ERROR_TEXT_BYTES)
 )
 
 _HEADER = MAGIC + bytes([0, FORMAT_VERSION])
@@ -63,6 +63,8 @@ class Artifact:
         onnx_skeleton: ONNX graph without its masked weights (`pemn.graph.check_skeleton`).
         weights_sha256: 32 bytes, of the rebuilt weights.
         provenance: Texts for people by their names.
+        start_edges: Where the draws of the start levels part (`pemn.federation.release.start_edges`); none for a
+            network whose training did not begin at them. They change the length of the file, not the model.
     """
 
     model: ModelSpec
@@ -70,6 +72,7 @@ class Artifact:
     onnx_skeleton: bytes
     weights_sha256: bytes
     provenance: dict[str, str] = field(default_factory=dict)
+    start_edges: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks that the parts fit each other.
@@ -83,17 +86,31 @@ class Artifact:
             raise LocalError("hash of the weights", got=len(self.weights_sha256), wanted=limits.SHA256_BYTES)
         if len(self.onnx_skeleton) > limits.MAX_SKELETON_BYTES:
             raise LocalError("bytes of the ONNX skeleton", got=len(self.onnx_skeleton))
-        if len(self.provenance) > MAX_PROVENANCE:
-            raise LocalError("texts of provenance", got=len(self.provenance), wanted=f"<= {MAX_PROVENANCE}")
+        if len(self.provenance) > limits.MAX_PROVENANCE:
+            raise LocalError(
+                "texts of provenance", got=len(self.provenance), wanted=f"<= {limits.MAX_PROVENANCE}"
+            )
         for key, text in self.provenance.items():
             fits = len(text.encode()) <= limits.MAX_ERROR_TEXT_BYTES
             if not fits or not 0 < len(key.encode()) <= limits.MAX_TEXT_BYTES:
                 raise LocalError("length of provenance", where=key[:60])
 
+        edges = (0, *self.start_edges, 1 << 16)
+        if len(self.start_edges) > limits.MAX_START_EDGES or any(a >= b for a, b in pairwise(edges)):
+            raise LocalError("start edges", got=self.start_edges, wanted="at most 31, ascending, 1 .. 65535")
+
     @classmethod
-    def of(cls, model: ModelSpec, mask: Mask, onnx_skeleton: bytes, provenance: dict[str, str]) -> Artifact:
+    def of(
+        cls,
+        model: ModelSpec,
+        mask: Mask,
+        onnx_skeleton: bytes,
+        provenance: dict[str, str],
+        start_edges: tuple[int, ...] = (),
+    ) -> Artifact:
         """Puts a trained network together; rebuilds its weights once for their hash."""
-        return cls(model, mask, onnx_skeleton, weights_sha256(rebuild(model, mask)), provenance)
+        weights = weights_sha256(rebuild(model, mask))
+        return cls(model, mask, onnx_skeleton, weights, provenance, start_edges)
 
     def weights(self) -> NDArray[np.float32]:
         """Rebuilds the weights.
@@ -148,6 +165,7 @@ def sizes_in_file(data: bytes) -> dict[str, int]:
         "onnx_skeleton": len(proto.onnx_skeleton),
         "weights_sha256": len(proto.weights_sha256),
         "provenance": pb.Artifact(provenance=proto.provenance).ByteSize(),
+        "start_edges": pb.Artifact(start_edges=proto.start_edges).ByteSize(),
     }
     return {**sizes, "framing": len(data) - sum(sizes.values())}
 
@@ -174,21 +192,23 @@ def _to_proto(artifact: Artifact) -> pb.Artifact:
     deflate = zlib.compressobj(level=9, wbits=_RAW_DEFLATE)
     return pb.Artifact(
         model=model_to_proto(artifact.model),
-        mask=codec.encode(artifact.mask.bits()),
+        mask=encode_mask(artifact.mask, artifact.model.seed, artifact.start_edges),
         onnx_skeleton=deflate.compress(artifact.onnx_skeleton) + deflate.flush(),
         weights_sha256=artifact.weights_sha256,
         provenance=artifact.provenance,
+        start_edges=artifact.start_edges,
     )
 
 
 def _from_proto(proto: pb.Artifact) -> Artifact:
-    model = model_from_proto(proto.model)
+    model, edges = model_from_proto(proto.model), tuple(proto.start_edges)
     return Artifact(
         model=model,
-        mask=Mask.from_bits(codec.decode(proto.mask, model.num_params), model.sizes),
+        mask=decode_mask(proto.mask, model.sizes, model.seed, edges),
         onnx_skeleton=_inflate(proto.onnx_skeleton),
         weights_sha256=proto.weights_sha256,
         provenance=dict(proto.provenance),
+        start_edges=edges,
     )
 
 

@@ -68,7 +68,25 @@ class Mask:
             np.unpackbits(part, bitorder="little", count=size)
             for size, part in zip(self.sizes, self._parts(), strict=True)
         ]
-        return np.concatenate(parts).astype(np.bool_)
+        return np.concatenate(parts).view(np.bool_)
+
+    @classmethod
+    def from_flat(cls, flat: NDArray[np.uint8], sizes: Sequence[int]) -> Mask:
+        """Takes bits that are packed in one piece, as `flat` returns them.
+
+        Args:
+            flat: uint8 [ceil(n / 8)]; bits behind the last weight count for nothing.
+            sizes: Number of weights of each layer; their sum is n.
+        """
+        num_params = sum(sizes)
+        if flat.dtype != np.uint8 or flat.shape != (-(-num_params // 8),):
+            wanted = f"uint8 ({-(-num_params // 8)},)"
+            raise LocalError("flat mask", got=f"{flat.dtype} {flat.shape}", wanted=wanted)
+        return cls.from_bits(np.unpackbits(flat, bitorder="little", count=num_params).view(np.bool_), sizes)
+
+    def flat(self) -> NDArray[np.uint8]:
+        """Returns the bits of all layers packed in one piece, with no padding between them: uint8 [ceil(n / 8)]."""
+        return np.packbits(self.bits(), bitorder="little")
 
     def layer(self, index: int) -> NDArray[np.uint8]:
         """Returns the packed bytes of one layer."""

@@ -1,104 +1,175 @@
-"""Mask bits <-> bytes: several coders, one chooser.
+"""Binary decisions <-> bytes, near the entropy bound.
 
-A coded mask begins with a byte that names the coder; the rest is that coder's. The encoder takes whichever is
-smallest, and the decoder accepts only what the encoder would have made, so that no two byte strings mean the same
-mask.
+All that travels is a sequence of decisions, zeros and ones, each with a *context*: a number that both ends know
+before, and that says which decisions are expected to be alike. The decisions come in the blocks of weights that they
+are about. A coded sequence begins with a byte that names the coder; the encoder takes the one that is smallest by
+an integer estimate, and the decoder accepts only what the encoder would have written, so that no two byte strings
+mean the same.
 
-Source: docs/wire.md, "Coded masks".
+Source: docs/wire.md, "Coded decisions".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.codec import rice
-from pemn.codec.bits import pack, unpack
+from pemn.codec import rans, rice
+from pemn.codec.bits import pack
+from pemn.codec.model import ContextModel, blocks
 from pemn.errors import MalformedFrame
 
-__all__ = ["Coder", "Contexts", "decode", "encode"]
+__all__ = ["Coder", "Decider", "Decisions", "Reader", "blocks", "encode"]
+
+Decisions = tuple[NDArray[np.bool_], NDArray[np.uint16]]
+"""Some decisions in turn and the context of each: bool [m], uint16 [m]."""
+
+Decider = Callable[[int, int], Sequence[Decisions]]
+"""Gives all decisions about the weights start .. stop-1; is asked for each block more than once."""
 
 
 class Coder(IntEnum):
-    """First byte of a coded mask."""
+    """First byte of a coded sequence."""
 
     RAW = 0
     RICE = 1
-    RICE_BY_CONTEXT = 2
+    RANS = 2
 
 
-@dataclass(frozen=True)
-class Contexts:
-    """What both ends know about each bit before it is sent.
+class _Sequence:
+    """What is known of a sequence up to here; from it both ends choose the same coder."""
 
-    Bits of one context are expected to be alike. Both ends must compute the same ids, from integers alone.
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.model = ContextModel(shape)
+        self.size = 0
+        self._num_ones = 0
+        self._ones: list[NDArray[np.int64]] = []
 
-    Attributes:
-        count: Number of contexts, 1 .. 256.
-        ids: `ids(start, stop)` gives uint8 [stop - start], each below `count`.
-    """
+    def count(self, decisions: NDArray[np.bool_], contexts: NDArray[np.uint16]) -> None:
+        self.model.count(decisions, contexts)
+        if self._num_ones <= rice.MAX_ONES:
+            ones = np.flatnonzero(decisions)
+            self._num_ones += ones.size
+            self._ones.append(ones + self.size)
+        self.size += decisions.size
 
-    count: int
-    ids: Callable[[int, int], NDArray[np.uint8]]
+    def rice(self) -> bytes | None:
+        """Returns the sequence as a Rice code, if it has few ones."""
+        if self._num_ones > rice.MAX_ONES:
+            return None
+        return rice.encode(np.concatenate([*self._ones, np.empty(0, np.int64)]))
+
+    def choose(self) -> tuple[Coder, int]:
+        """Returns the coder with the fewest bytes, of several the first, and the number of lanes of rANS."""
+        lanes, code = rans.num_lanes(self.model.cost), self.rice()
+        sizes = {
+            Coder.RAW: -(-self.size // 8),
+            Coder.RICE: self.size if code is None else len(code),
+            Coder.RANS: rans.LANE_BYTES * lanes + self.model.cost // 8 + 3,
+        }
+        return min(sizes, key=lambda coder: (sizes[coder], coder)), lanes
 
 
-def encode(bits: NDArray[np.bool_], contexts: Contexts | None = None) -> bytes:
-    """Codes a mask as shortly as any of the coders can.
+def encode(
+    num_weights: int, decide: Decider, shape: tuple[int, ...], restarts: Sequence[int] = ()
+) -> bytes:
+    """Codes a sequence of decisions as shortly as any of the coders can.
 
     Args:
-        bits: bool [n].
-        contexts: What both ends know about the bits.
-
-    Returns:
-        At most n / 8 + 2 bytes.
+        num_weights: n.
+        decide: The decisions of each block, in the parts in which `Reader.read` will be asked for them.
+        shape: Of the contexts (`pemn.codec.model.ContextModel`).
+        restarts: Where blocks begin anew (`pemn.codec.model.blocks`).
     """
-    candidates = {Coder.RAW: pack(bits), Coder.RICE: rice.encode(bits, _one_group(bits.size))}
-    if contexts is not None:
-        candidates[Coder.RICE_BY_CONTEXT] = rice.encode(bits, _groups(contexts, bits.size))
-    best = min(candidates, key=lambda coder: (len(candidates[coder]), coder))
-    return bytes([best]) + candidates[best]
+    sequence, tables, bounds = _Sequence(shape), [], list(blocks(num_weights, restarts))
+    for start, stop in bounds:
+        tables.append(sequence.model.table)
+        for decisions, contexts in decide(start, stop):
+            sequence.count(decisions, contexts)
+        sequence.model.adapt()
+    coder, lanes = sequence.choose()
+    if coder == Coder.RICE:
+        return bytes([coder]) + (sequence.rice() or b"")
+    if coder == Coder.RAW:
+        parts = [part for block in bounds for part, _ in decide(*block)]
+        return bytes([coder]) + pack(np.concatenate([*parts, np.empty(0, np.bool_)])).tobytes()
+    out = rans.Encoder(lanes)
+    for (start, stop), table in zip(reversed(bounds), reversed(tables), strict=True):
+        for decisions, contexts in reversed(decide(start, stop)):
+            out.put(decisions, contexts, table)
+    return bytes([coder]) + out.to_bytes()
 
 
-def decode(data: bytes, num_bits: int, contexts: Contexts | None = None) -> NDArray[np.bool_]:
-    """Reads what `encode` wrote with the same contexts.
+class Reader:
+    """Gives back what `encode` coded, block by block.
 
     Args:
-        data: The coded mask.
-        num_bits: n, from the network's spec, never from the message.
-        contexts: As the encoder had them.
-
-    Returns:
-        bool [num_bits].
+        data: The coded sequence.
+        shape: Of the contexts, as the encoder had it.
 
     Raises:
-        MalformedFrame: If `encode` would not have written these bytes.
+        MalformedFrame: If there is no such coder, or its head is wrong.
     """
-    if not data or len(data) > num_bits // 8 + 2:
-        raise MalformedFrame("coded mask", got=f"{len(data)} bytes", wanted=f"1 .. {num_bits // 8 + 2}")
-    body = data[1:]
-    if data[0] == Coder.RAW:
-        bits = unpack(body, num_bits)
-    elif data[0] == Coder.RICE:
-        bits = rice.decode(body, num_bits, _one_group(num_bits))
-    elif data[0] == Coder.RICE_BY_CONTEXT and contexts is not None:
-        bits = rice.decode(body, num_bits, _groups(contexts, num_bits))
-    else:
-        raise MalformedFrame("coder of a mask", got=data[0])
-    if encode(bits, contexts) != data:
-        raise MalformedFrame("coded mask is not in canonical form")
-    return bits
 
+    def __init__(self, data: bytes, shape: tuple[int, ...]) -> None:
+        if not data or data[0] not in tuple(Coder):
+            raise MalformedFrame("coder of a mask", got=data[0] if data else "no bytes")
+        self._data, self._coder = data[1:], Coder(data[0])
+        self._sequence = _Sequence(shape)
+        self._rans = rans.Decoder(self._data) if self._coder == Coder.RANS else None
+        self._ones = rice.decode(self._data) if self._coder == Coder.RICE else np.empty(0, np.int64)
 
-def _one_group(num_bits: int) -> rice.Groups:
-    return [np.arange(num_bits)]
+    def read(self, contexts: NDArray[np.uint16]) -> NDArray[np.bool_]:
+        """Returns the next decisions of the block.
 
+        Args:
+            contexts: As the encoder had them, uint16 [m].
 
-def _groups(contexts: Contexts, num_bits: int) -> rice.Groups:
-    ids = contexts.ids(0, num_bits)
-    order = np.argsort(ids, kind="stable")
-    ends = np.cumsum(np.bincount(ids, minlength=contexts.count))[:-1]
-    return np.split(order, ends)
+        Returns:
+            bool [m].
+
+        Raises:
+            MalformedFrame: If the data end too early.
+        """
+        start = self._sequence.size
+        stop = start + contexts.size
+        if self._rans is not None:
+            decisions = self._rans.read(contexts, self._sequence.model.table)
+        elif self._coder == Coder.RICE:
+            decisions = np.zeros(contexts.size, np.bool_)
+            first, last = np.searchsorted(self._ones, (start, stop))
+            decisions[self._ones[first:last] - start] = True
+        else:
+            if stop > 8 * len(self._data):
+                raise MalformedFrame("coded mask ends too early")
+            raw = np.frombuffer(self._data, np.uint8)[start // 8 : -(-stop // 8)]
+            decisions = np.unpackbits(raw, bitorder="little")[start % 8 :][: contexts.size].view(np.bool_)
+        self._sequence.count(decisions, contexts)
+        return decisions
+
+    def end_block(self) -> None:
+        """Ends a block of weights: what it held now counts in the probabilities."""
+        self._sequence.model.adapt()
+
+    def finish(self) -> None:
+        """Checks that the data are what the encoder writes for these decisions.
+
+        Raises:
+            MalformedFrame: If they are not.
+        """
+        coder, lanes = self._sequence.choose()
+        canonical = coder == self._coder
+        if self._rans is not None:
+            self._rans.finish()
+            canonical = canonical and self._rans.lanes == lanes
+        elif self._coder == Coder.RICE:
+            canonical = canonical and self._sequence.rice() == self._data
+        else:
+            last = self._data[-1] if self._data else 0
+            filled = self._sequence.size % 8 == 0 or last >> self._sequence.size % 8 == 0
+            canonical = canonical and filled and len(self._data) == -(-self._sequence.size // 8)
+        if not canonical:
+            raise MalformedFrame("coded mask is not in canonical form")

@@ -27,8 +27,8 @@ def read_varint(data: bytes, position: int, largest: int) -> tuple[int, int]:
     Raises:
         MalformedFrame: If the data end, the value is above `largest` or longer than it need be.
     """
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, largest.bit_length() + 7, 7):
         if position >= len(data):
             raise MalformedFrame("coded mask ends too early")
         byte = data[position]
@@ -38,28 +38,17 @@ def read_varint(data: bytes, position: int, largest: int) -> tuple[int, int]:
             raise MalformedFrame("coded mask: number", got=value, wanted=f"<= {largest}")
         if byte < 128:
             if byte == 0 and shift:
-                raise MalformedFrame("coded mask: number in a long form")
+                break
             return value, position
-        shift += 7
+    raise MalformedFrame("coded mask: number in a long form")
 
 
-def pack(bits: NDArray[np.bool_]) -> bytes:
+def pack(bits: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Returns bits as bytes, lowest bit first, the last byte filled with zeros."""
-    return np.packbits(bits, bitorder="little").tobytes()
+    return np.packbits(bits, bitorder="little")
 
 
-def unpack(data: bytes, num_bits: int) -> NDArray[np.bool_]:
-    """Reads what `pack` wrote.
-
-    Returns:
-        bool [num_bits].
-
-    Raises:
-        MalformedFrame: If the length is another, or a filling bit is set.
-    """
-    if len(data) != -(-num_bits // 8):
-        raise MalformedFrame("packed bits", got=f"{len(data)} bytes", wanted=f"{-(-num_bits // 8)}")
-    if num_bits % 8 and data[-1] >> (num_bits % 8):
-        raise MalformedFrame("packed bits with filling bits set")
-    raw = np.frombuffer(data, np.uint8)
-    return np.unpackbits(raw, bitorder="little", count=num_bits).astype(np.bool_)
+def unpack(packed: NDArray[np.uint8], start: int, stop: int) -> NDArray[np.bool_]:
+    """Returns bits `start .. stop-1` of packed bits, bool [stop - start]; `start` is a multiple of 8."""
+    part = packed[start // 8 : -(-stop // 8)]
+    return np.unpackbits(part, bitorder="little", count=stop - start).view(np.bool_)

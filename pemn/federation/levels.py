@@ -1,4 +1,4 @@
-"""From the integers k of the public state to probabilities q, and back to scores' starting points.
+"""From the integers k of the public state to probabilities q.
 
 A probability is an integer in 1/65536. `q = clip(q_start + k * step, LOWEST, HIGHEST)`, where q_start is drawn from
 the seed by way of a small table that travels in the spec, so no two machines compute it differently.
@@ -15,8 +15,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from pemn.federation.groups import LayerGroups
 from pemn.generator import Purpose, child, uint16s
-from pemn.wire.spec import MaskProtocol
+from pemn.wire.spec import MaskProtocol, Spec
 
 ONE = 65536
 """Probability 1."""
@@ -28,18 +29,7 @@ LOWEST, HIGHEST = 66, 65470
 MAX_STEPS = 127
 """Bound of |k|: an int8."""
 
-# Where sin(pi/2 * j/16)^2 lies in 1/65536: 16 buckets in which a sampled bit is about equally uncertain by one
-# standard deviation, written out so that no machine computes a sine.
-_ARCSINE_EDGES = np.array(
-    [630, 2495, 5523, 9598, 14564, 20229, 26376, 32768, 39161, 45308, 50973, 55939, 60014, 63042, 64907],
-    np.uint16,
-)
-NUM_ARCSINE_BUCKETS = 16
-
-
-def arcsine_bucket(q: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Returns the bucket, 0 .. 15, of each probability in 1/65536."""
-    return np.searchsorted(_ARCSINE_EDGES, q, side="right").astype(np.uint8)
+_BLOCK = 1 << 16  # weights; what is computed on the way stays in the cache
 
 
 def normal_start_levels(spread: float, count: int = 2048) -> tuple[int, ...]:
@@ -60,6 +50,22 @@ def normal_start_levels(spread: float, count: int = 2048) -> tuple[int, ...]:
     return tuple(levels)
 
 
+def start_table(lower: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Returns the start level of every 16-bit draw, ascending: uint16 [65536].
+
+    Args:
+        lower: Lower half of the levels that there are, a power of two; if empty, there is one, 1/2.
+    """
+    half = np.array(lower, np.int64)
+    levels = np.concatenate([half, ONE - half[::-1]]) if lower else np.array([HALF])
+    return np.repeat(levels.astype(np.uint16), ONE // levels.size)
+
+
+def start_draws(seed: int, start: int, stop: int) -> NDArray[np.uint16]:
+    """Returns the draws by which the weights start .. stop-1 get their start level: uint16 [stop - start]."""
+    return uint16s(child(seed, Purpose.START_LEVELS), start, stop - start)
+
+
 @dataclass(frozen=True)
 class Levels:
     """The probabilities of one network.
@@ -67,35 +73,56 @@ class Levels:
     Attributes:
         protocol: Step and table of start levels.
         seed: The run's seed.
-        num_params: n.
+        sizes: Number of weights of each layer.
     """
 
     protocol: MaskProtocol
     seed: int
-    num_params: int
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spec: Spec) -> Levels:
+        """Returns the probabilities of a run's network."""
+        return cls(spec.protocol, spec.model.seed, spec.model.sizes)
 
     @cached_property
-    def start(self) -> NDArray[np.uint16]:
-        """q_start: uint16 [n]."""
-        lower = np.array(self.protocol.start_levels, np.uint16)
-        if not lower.size:
-            return np.full(self.num_params, HALF, np.uint16)
-        table = np.concatenate([lower, (ONE - lower[::-1].astype(np.int64)).astype(np.uint16)])
-        bits = table.size.bit_length() - 1
-        draws = uint16s(child(self.seed, Purpose.START_LEVELS), 0, self.num_params)
-        start: NDArray[np.uint16] = table[draws >> np.uint16(16 - bits)]
-        return start
+    def num_params(self) -> int:
+        """Number of weights, n."""
+        return sum(self.sizes)
 
-    def at(self, k: NDArray[np.int8]) -> NDArray[np.uint16]:
-        """Returns q of a public state: uint16 [n], each LOWEST .. HIGHEST."""
-        q: NDArray[np.int32] = k.astype(np.int32) * self.protocol.step + self.start
-        return q.clip(LOWEST, HIGHEST).astype(np.uint16)
+    @cached_property
+    def groups(self) -> LayerGroups:
+        """Which layers are coded as alike."""
+        return LayerGroups.of(self.sizes)
+
+    def at(self, k: NDArray[np.int8], first: int = 0) -> NDArray[np.uint16]:
+        """Returns q of a public state or of a slice of it.
+
+        Args:
+            k: int8 [m], of the weights `first` .. `first + m - 1`.
+            first: Where the slice begins.
+
+        Returns:
+            uint16 [m], each LOWEST .. HIGHEST.
+        """
+        q = np.empty(k.size, np.uint16)
+        for begin in range(0, k.size, _BLOCK):
+            part = k[begin : begin + _BLOCK]
+            level = part.astype(np.int32)
+            level *= self.protocol.step
+            level += self._table.take(start_draws(self.seed, first + begin, first + begin + part.size))
+            q[begin : begin + _BLOCK] = level.clip(LOWEST, HIGHEST, out=level)
+        return q
+
+    @cached_property
+    def _table(self) -> NDArray[np.uint16]:
+        return start_table(self.protocol.start_levels)
 
 
-def dither(seed: int, round_: int, slot: int, num_params: int) -> NDArray[np.uint16]:
+def dither(seed: int, round_: int, slot: int, start: int, stop: int) -> NDArray[np.uint16]:
     """Returns u, by which a client and the server draw the same mask from the same probabilities.
 
     Returns:
-        uint16 [num_params]; bit i of a mask is set where u[i] < probability.
+        uint16 [stop - start], for the weights start .. stop-1; a mask has a 1 where u < probability.
     """
-    return uint16s(child(seed, Purpose.DITHER, round_, slot), 0, num_params)
+    return uint16s(child(seed, Purpose.DITHER, round_, slot), start, stop - start)

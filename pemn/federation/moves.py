@@ -1,10 +1,9 @@
-"""The downlink: how far the integers k of the public state have moved, as pairs of binary masks.
+"""The downlink: how far the integers k of the public state have moved.
 
-Plane j says which k moved by at least j steps, coded only where plane j-1 is set; behind plane 1 comes the mask of
-directions of those that moved. One form serves the next round, a client that missed some, and a keyframe (the moves
-since round 0).
-
-    moves = planes varint, then for each mask: length varint, coded mask
+For each block of weights: which move at all; of those, which downwards; of those, which by at least two steps; of
+those, which by at least three; and so on up to seven. What is more than seven steps comes as eight bits, so that no
+message can stand for endless work. One form serves the next round, a client that missed some, and a keyframe (the
+moves since round 0).
 
 Source: docs/wire.md, "Moves".
 """
@@ -14,77 +13,89 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.codec import Contexts, decode, encode
-from pemn.codec.bits import read_varint, write_varint
+from pemn.codec import Decisions, Reader, encode
 from pemn.errors import MalformedFrame
-from pemn.federation.levels import MAX_STEPS, NUM_ARCSINE_BUCKETS, arcsine_bucket
+from pemn.federation.contexts import DOWN, MORE, TWO, move_contexts, move_shape, of_bit, of_kind
+from pemn.federation.levels import MAX_STEPS, Levels
 
-_MAX_PLANES = 2 * MAX_STEPS
+_UNARY = 7  # steps that are told one by one
+_REST_BITS = 8
 
 
-def encode_moves(moved: NDArray[np.int16], base: NDArray[np.uint16]) -> bytes:
+def encode_moves(before: NDArray[np.int8], after: NDArray[np.int8], levels: Levels) -> bytes:
     """Codes the change of k.
 
     Args:
-        moved: int16 [n], new k minus old k, each -254 .. 254.
-        base: Probabilities that the receiver has, uint16 [n], in 1/65536.
+        before: What the receiver has, int8 [n].
+        after: What it is to have, int8 [n].
+        levels: Of the network.
 
     Returns:
-        The planes; empty if nothing moved.
+        The coded moves; empty if nothing moved.
     """
-    steps = np.abs(moved)
-    planes = int(steps.max(initial=0))
-    if planes == 0:
+    if np.array_equal(before, after):
         return b""
-    buckets, out = arcsine_bucket(base), [write_varint(planes)]
-    for j in range(1, planes + 1):
-        _append(out, steps >= j, buckets)
-        inside = steps >= j
-        steps, moved, buckets = steps[inside], moved[inside], buckets[inside]
-        if j == 1:
-            _append(out, moved < 0, buckets)
-    return b"".join(out)
+    groups = levels.groups
+
+    def decide(start: int, stop: int) -> list[Decisions]:
+        k = before[start:stop]
+        moved = after[start:stop].astype(np.int16) - k
+        contexts = move_contexts(levels.at(k, start), k, groups, start)
+        inside = moved != 0
+        out = [(inside, contexts)]
+        contexts, moved = contexts[inside], moved[inside]
+        out.append((moved < 0, of_kind(contexts, DOWN, groups)))
+        steps = np.abs(moved)
+        for least in range(2, _UNARY + 1):
+            inside = steps >= least
+            out.append((inside, of_kind(contexts, TWO if least == 2 else MORE, groups)))
+            contexts, steps = contexts[inside], steps[inside]
+        rest = steps - _UNARY
+        for bit in reversed(range(_REST_BITS)):
+            out.append(((rest >> bit & 1).astype(np.bool_), of_bit(contexts, bit, groups)))
+        return out
+
+    return encode(levels.num_params, decide, move_shape(groups), groups.restarts)
 
 
-def decode_moves(data: bytes, base: NDArray[np.uint16]) -> NDArray[np.int16]:
+def decode_moves(data: bytes, before: NDArray[np.int8], levels: Levels) -> NDArray[np.int8]:
     """Reads what `encode_moves` wrote.
 
+    Args:
+        data: The coded moves.
+        before: k as the receiver has it, int8 [n].
+        levels: Of the network.
+
     Returns:
-        int16 [n].
+        The new k, int8 [n].
 
     Raises:
-        MalformedFrame: If the data are no canonical moves.
+        MalformedFrame: If the data are no canonical moves, or lead out of the range of k.
     """
-    moved = np.zeros(base.size, np.int16)
+    after = before.copy()
     if not data:
-        return moved
-    buckets, where = arcsine_bucket(base), np.arange(base.size)
-    planes, position = read_varint(data, 0, _MAX_PLANES)
-    sign = np.ones(base.size, np.int16)
-    for j in range(1, planes + 1):
-        inside, position = _read(data, position, buckets)
-        if not inside.any():
-            raise MalformedFrame("moves: empty plane", got=j)
-        where, buckets = where[inside], buckets[inside]
-        if j == 1:
-            down, position = _read(data, position, buckets)
-            sign[where[down]] = -1
-        moved[where] = j
-    if position != len(data) or planes == 0:
-        raise MalformedFrame("moves: trailing bytes")
-    return moved * sign
-
-
-def _append(out: list[bytes], bits: NDArray[np.bool_], buckets: NDArray[np.uint8]) -> None:
-    coded = encode(bits, _contexts(buckets))
-    out += [write_varint(len(coded)), coded]
-
-
-def _read(data: bytes, position: int, buckets: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], int]:
-    length, position = read_varint(data, position, len(data) - position)
-    coded = data[position : position + length]
-    return decode(coded, buckets.size, _contexts(buckets)), position + length
-
-
-def _contexts(buckets: NDArray[np.uint8]) -> Contexts:
-    return Contexts(NUM_ARCSINE_BUCKETS, lambda start, stop: buckets[start:stop])
+        return after
+    groups, reader, num_moves = levels.groups, Reader(data, move_shape(levels.groups)), 0
+    for start, stop in groups.blocks():
+        k = before[start:stop]
+        contexts = move_contexts(levels.at(k, start), k, groups, start)
+        where = np.flatnonzero(reader.read(contexts))
+        contexts = contexts[where]
+        down = reader.read(of_kind(contexts, DOWN, groups))
+        steps, inside = np.ones(where.size, np.int16), np.arange(where.size)
+        for least in range(2, _UNARY + 1):
+            kind = TWO if least == 2 else MORE
+            inside = inside[reader.read(of_kind(contexts[inside], kind, groups))]
+            steps[inside] = least
+        for bit in reversed(range(_REST_BITS)):
+            steps[inside] += reader.read(of_bit(contexts[inside], bit, groups)).astype(np.int16) << bit
+        moved = k[where] + np.where(down, -steps, steps)
+        if int(np.abs(moved).max(initial=0)) > MAX_STEPS:
+            raise MalformedFrame("moves leave the range of k", wanted=f"-{MAX_STEPS} .. {MAX_STEPS}")
+        after[start:stop][where] = moved
+        num_moves += where.size
+        reader.end_block()
+    reader.finish()
+    if num_moves == 0:
+        raise MalformedFrame("moves of nothing")
+    return after

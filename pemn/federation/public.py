@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.errors import MalformedFrame, MissingSpec, OutOfSync
-from pemn.federation.levels import HALF, MAX_STEPS, Levels
+from pemn.errors import MissingSpec, OutOfSync
+from pemn.federation.levels import HALF, Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.mask import Mask
 from pemn.wire.limits import STATE_HASH_BYTES
@@ -40,19 +40,18 @@ class PublicState:
 
     def hash(self, run_id: int) -> bytes:
         """Returns 16 bytes by which two ends know that they have the same state of the same run."""
-        head = b"pemn state" + struct.pack("<QI", run_id, self.round)
-        return hashlib.sha256(head + self.k.tobytes()).digest()[:STATE_HASH_BYTES]
+        digest = hashlib.sha256(b"pemn state" + struct.pack("<QI", run_id, self.round))
+        digest.update(np.ascontiguousarray(self.k).data)
+        return digest.digest()[:STATE_HASH_BYTES]
 
-    def mask(self, levels: Levels, sizes: tuple[int, ...]) -> Mask:
+    def mask(self, levels: Levels) -> Mask:
         """Returns the mask that everybody shares: the weights that are rather kept than not."""
-        return Mask.from_bits(levels.at(self.k) > HALF, sizes)
+        return Mask.from_bits(levels.at(self.k) > HALF, levels.sizes)
 
 
 def broadcast(run_id: int, levels: Levels, base: PublicState, now: PublicState) -> Broadcast:
     """Returns the message that takes a client from `base` to `now`."""
-    moved = now.k.astype(np.int16) - base.k
-    moves = encode_moves(moved, levels.at(base.k))
-    return Broadcast(run_id, base.round, now.round, now.hash(run_id), moves)
+    return Broadcast(run_id, base.round, now.round, now.hash(run_id), encode_moves(base.k, now.k, levels))
 
 
 def apply(spec: Spec, levels: Levels, state: PublicState, message: Broadcast) -> PublicState:
@@ -73,10 +72,7 @@ def apply(spec: Spec, levels: Levels, state: PublicState, message: Broadcast) ->
         state = PublicState.start(state.k.size)
     if message.base_round != state.round:
         raise OutOfSync("base round", got=message.base_round, wanted=state.round, where="broadcast")
-    k = state.k + decode_moves(message.moves, levels.at(state.k))
-    if int(np.abs(k).max(initial=0)) > MAX_STEPS:
-        raise MalformedFrame("moves leave the range of k", wanted=f"-{MAX_STEPS} .. {MAX_STEPS}")
-    after = PublicState(message.round, k.astype(np.int8))
+    after = PublicState(message.round, decode_moves(message.moves, state.k, levels))
     if after.hash(spec.run_id) != message.state_hash:
         raise OutOfSync("hash of the public state", where=f"broadcast of round {message.round}")
     return after

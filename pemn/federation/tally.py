@@ -5,12 +5,14 @@ Source: docs/wire.md, "Tally".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pemn.errors import LocalError
 from pemn.federation.levels import MAX_STEPS
+from pemn.federation.planes import GROUP, BitPlanes, Packed
 from pemn.wire.spec import MaskProtocol
 
 UNIT = 1 << 24
@@ -18,32 +20,110 @@ UNIT = 1 << 24
 
 _PER_LEVEL = UNIT // 65536
 
+# Weights that are worked on at a time, so that what is computed on the way stays in the cache; a multiple of 8.
+_BLOCK = 1 << 17
+
+
+class Tally:
+    """Adds up the votes of a round; their order does not matter.
+
+    Memory grows with the logarithm of the number of votes K: log2(K) + 2 bits a weight at most, and the votes that
+    wait to be counted, less than 16 (4 bytes a weight).
+
+    Attributes:
+        num_params: n, the number of weights.
+    """
+
+    def __init__(self, num_params: int) -> None:
+        self.num_params = num_params
+        self._num_bytes = -(-num_params // 8)
+        self._planes = BitPlanes(self._num_bytes)
+        self._waiting: list[tuple[Packed, Packed]] = []
+        self._num_votes = 0
+
+    @property
+    def num_votes(self) -> int:
+        """Number of votes so far, K."""
+        return self._num_votes
+
+    def add(self, raised: Packed, lowered: Packed) -> None:
+        """Takes one vote.
+
+        The arrays may be kept until they are counted and must not be changed by the caller.
+
+        Args:
+            raised: uint8 [ceil(n / 8)], packed bits, lowest first, the last byte filled up with zeros: where the
+                client's mask has a bit that the public one lacks (+1).
+            lowered: As `raised`: where it lacks one (-1). No bit is in both.
+
+        Raises:
+            LocalError: If an array has another shape or dtype.
+        """
+        for name, bits in (("raised", raised), ("lowered", lowered)):
+            if bits.dtype != np.uint8 or bits.shape != (self._num_bytes,):
+                got = f"{bits.dtype} {bits.shape}"
+                raise LocalError("packed vote", got=got, wanted=f"uint8 ({self._num_bytes},)", where=name)
+        self._waiting.append((raised, lowered))
+        self._num_votes += 1
+        if len(self._waiting) == GROUP:
+            self._count()
+
+    def sums(self, start: int, stop: int) -> NDArray[np.int32]:
+        """Returns the sum of all votes for each of the weights start .. stop - 1: int32, -K .. K.
+
+        Args:
+            start: First weight, a multiple of 8.
+            stop: End, at most n.
+
+        Raises:
+            LocalError: If there are no such weights or `start` is no multiple of 8.
+        """
+        if start % 8 or not 0 <= start <= stop <= self.num_params:
+            wanted = f"a multiple of 8 and an end, within 0 .. {self.num_params}"
+            raise LocalError("weights of a tally", got=f"{start} .. {stop}", wanted=wanted)
+        self._count()
+        return self._planes.integers(start, stop)
+
+    def _count(self) -> None:
+        if self._waiting:
+            self._planes.add(self._waiting)
+            self._waiting = []
+
 
 def start(q: NDArray[np.uint16]) -> NDArray[np.int32]:
     """Returns p_hat before the first round, int32 [n]: what is public."""
     return q.astype(np.int32) * _PER_LEVEL
 
 
-def learn(
-    protocol: MaskProtocol, p_hat: NDArray[np.int32], votes: Iterable[NDArray[np.int8]]
-) -> NDArray[np.int32]:
-    """Returns p_hat after a round.
+def learn(protocol: MaskProtocol, p_hat: NDArray[np.int32], tally: Tally) -> NDArray[np.int32]:
+    """Returns p_hat after a round, a new array; what it was if nobody voted.
 
-    Every vote moves every weight by at most `eta / K`, whatever its bytes were. The order of votes does not matter.
+    Every vote moves every weight by at most `eta / K`, whatever its bytes were.
 
     Args:
         protocol: For eta.
         p_hat: int32 [n], 0 .. UNIT.
-        votes: One int8 [n] a client, each -1, 0 or 1 (`pemn.federation.flips.decode_votes`).
+        tally: Of the n weights.
+
+    Raises:
+        LocalError: If it is of another number of weights.
     """
-    tally, num_votes = np.zeros(p_hat.size, np.int64), 0
-    for vote in votes:
-        tally += vote
-        num_votes += 1
+    if p_hat.shape != (tally.num_params,):
+        raise LocalError("tally of another network", got=tally.num_params, wanted=p_hat.size)
+    num_votes = tally.num_votes
+    learnt = p_hat.copy()
     if num_votes == 0:
-        return p_hat
-    moved: NDArray[np.int64] = protocol.eta_num * tally * UNIT // (protocol.eta_den * num_votes)
-    return (p_hat + moved).clip(0, UNIT).astype(np.int32)
+        return learnt
+    # The move is a function of the sum alone: a table instead of 64-bit divisions. One of more than UNIT goes to a
+    # bound from anywhere, and so does UNIT itself, which an int32 holds.
+    sums = np.arange(-num_votes, num_votes + 1, dtype=np.int64)
+    moves = (protocol.eta_num * sums * UNIT // (protocol.eta_den * num_votes)).clip(-UNIT, UNIT)
+    moves = moves.astype(np.int32)
+    for block in _blocks(p_hat.size):
+        part = learnt[block]
+        part += moves.take(tally.sums(block.start, block.stop) + num_votes)
+        part.clip(0, UNIT, out=part)
+    return learnt
 
 
 def settle(
@@ -55,11 +135,20 @@ def settle(
 
     Args:
         protocol: For the step.
-        p_hat: int32 [n].
+        p_hat: int32 [n], 0 .. UNIT.
         k: int8 [n], as it was.
         q: uint16 [n], the probabilities of `k`.
     """
     step = protocol.step * _PER_LEVEL
-    distance = p_hat.astype(np.int64) - q.astype(np.int64) * _PER_LEVEL
-    steps = (2 * distance + step) // (2 * step)
-    return np.clip(k + steps, -MAX_STEPS, MAX_STEPS).astype(np.int8)
+    settled = np.empty_like(k)
+    for block in _blocks(k.size):
+        # Below 2^26 all the way: p_hat, 256 q and 256 step are at most 2^24.
+        distance = p_hat[block] - q[block].astype(np.int32) * _PER_LEVEL
+        steps = (2 * distance + step) // (2 * step)
+        settled[block] = (k[block] + steps).clip(-MAX_STEPS, MAX_STEPS)
+    return settled
+
+
+def _blocks(num_params: int) -> Iterator[slice]:
+    for first in range(0, num_params, _BLOCK):
+        yield slice(first, min(first + _BLOCK, num_params))

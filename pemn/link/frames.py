@@ -52,7 +52,7 @@ def _parse(message: pb.SessionRequest | pb.SessionResponse, frame: bytes) -> Non
 
 def refusal_to_proto(error: PemnError) -> pb.Refusal:
     """Returns what tells a client of an error."""
-    text = str(error).encode()[: limits.MAX_ERROR_TEXT_BYTES].decode(errors="ignore")
+    text = str(error).encode(errors="replace")[: limits.MAX_ERROR_TEXT_BYTES].decode(errors="ignore")
     return pb.Refusal(code=error.code, text=text)
 
 

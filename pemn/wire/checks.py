@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError, Message
 
 from pemn.errors import MalformedFrame
 from pemn.wire import limits
+from pemn.wire.scan import scan
 
 
 def check(right: bool, what: str, *, got: object = None, wanted: object = None) -> None:
@@ -22,12 +23,12 @@ def check(right: bool, what: str, *, got: object = None, wanted: object = None) 
 
 
 def check_text(text: str, what: str) -> None:
-    """Refuses a name that is empty or too long.
+    """Refuses a name that is empty; `parse` has refused one that is too long.
 
     Raises:
         MalformedFrame: If it is.
     """
-    check(0 < len(text.encode()) <= limits.MAX_TEXT_BYTES, f"length of {what}")
+    check(text != "", f"empty {what}")
 
 
 def check_hash(value: bytes, num_bytes: int, what: str) -> None:
@@ -49,14 +50,15 @@ def check_round(value: int) -> None:
 
 
 def parse(proto: Message, data: bytes) -> None:
-    """Reads canonical bytes.
+    """Reads canonical bytes, in which no list and no text is longer than its limit.
 
     Raises:
-        MalformedFrame: If they are no message, or not its canonical form.
+        MalformedFrame: If they are no such message, or not its canonical form.
     """
+    # Before protobuf allocates anything. (The stubs know two kinds of descriptors, and scan takes either.)
+    scan(proto.DESCRIPTOR, data)  # type: ignore[arg-type]
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise MalformedFrame("not a message", got=f"{len(data)} bytes") from error
-    proto.DiscardUnknownFields()  # type: ignore[attr-defined]  # the stubs lack it; else they would survive the comparison
     check(proto.SerializeToString(deterministic=True) == data, "not in canonical form")

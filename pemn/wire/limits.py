@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever bytes change their meaning; two ends with different versions do not talk."""
 
 MAX_PARAMS = 1 << 28
@@ -10,7 +10,7 @@ MAX_PARAMS = 1 << 28
 
 MAX_LAYERS = 4096
 MAX_DIMENSIONS = 8
-MAX_CLASSES = 65_536
+MAX_CLASSES = 32_768
 MAX_CHANNELS = 64
 MAX_TEXT_BYTES = 256
 """Names, strategies and other short texts, as UTF-8."""
@@ -19,8 +19,24 @@ MAX_ERROR_TEXT_BYTES = 1024
 MAX_SLOTS = 1 << 20
 MAX_ROUND = (1 << 31) - 1
 MAX_START_LEVELS = 4096
+MIN_STEP = 256
+"""In 1/65536. With steps below 133, k would drift away without votes where q is clipped and p_hat is not."""
+
+MAX_EPOCHS = 10_000
+MAX_BATCH_SIZE = 1 << 20
+MAX_LEARNING_RATE = 1000
+MAX_PROVENANCE = 64
+"""Texts of provenance in a .pemn file."""
+
+MAX_START_EDGES = 31
+"""In a .pemn file: they part the draws of the start levels."""
+
 STATE_HASH_BYTES = 16
 SHA256_BYTES = 32
+FLIPS_HASH_BYTES = 8
+CHECK_BYTES = 8
+"""Of the hash that ends a content."""
+
 MAX_PART_BYTES = 512 * 1024
 """Data of one part on the link: well below gRPC's own limit of 4 MiB a message."""
 
@@ -32,7 +48,7 @@ MAX_SKELETON_BYTES = 64 << 20
 def max_content_bytes(num_params: int) -> int:
     """Returns the most bytes that a task or an answer of a network with `num_params` weights can have.
 
-    What is longest is a change in which every k moves far: moves drawn evenly from all that there are fit
-    (docs/wire.md, "Limits"; tests/unit/federation/test_moves.py).
+    The link refuses what is longer before its first part is kept. What is longest is a change in which every k moves
+    far: moves drawn evenly from all that there are fit (docs/wire.md, "Limits"; tests/unit/federation/test_moves.py).
     """
     return MAX_SPEC_BYTES + num_params * 5 // 4 + 4096

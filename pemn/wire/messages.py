@@ -1,20 +1,24 @@
 """The messages of a run: frozen values, bytes in and out.
 
-Each class knows its protobuf form (`to_proto`) and how to check a foreign one (`from_proto`). `decode` accepts
-canonical bytes only: what it returns encodes to the very bytes that came, so two different byte strings never
-mean the same message.
+Each class knows its protobuf form (`to_proto`) and how to check a foreign one (`from_proto`), which `parse` has
+read. `decode` accepts canonical bytes only: what it returns encodes to the very bytes that came, so two different
+byte strings never mean the same message. Bytes that were damaged on the way cost it one hash.
 
 Source: docs/wire.md, "Messages".
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from pemn.wire import limits
 from pemn.wire.checks import check, check_hash, check_round, parse
 from pemn.wire.spec import Spec
 from pemn.wire.v1 import messages_pb2 as pb
+
+_CHECK_HEAD = bytes([pb.Content.CHECK_FIELD_NUMBER << 3 | 2, limits.CHECK_BYTES])
+"""Tag and length of the field `check`, the last of a content."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Update:
         slot: Who votes.
         state_hash: 16 bytes, of the public state that it was trained from.
         flips: Coded flip mask (`pemn.federation.flips`).
+        flips_hash: 8 bytes, of the flip mask that they decode to.
         metrics: About its work.
     """
 
@@ -92,6 +97,7 @@ class Update:
     slot: int
     state_hash: bytes
     flips: bytes
+    flips_hash: bytes
     metrics: Metrics
 
     def to_proto(self) -> pb.Update:
@@ -107,6 +113,7 @@ class Update:
             slot=self.slot,
             state_hash=self.state_hash,
             flips=self.flips,
+            flips_hash=self.flips_hash,
             metrics=metrics,
         )
 
@@ -121,9 +128,12 @@ class Update:
         check(proto.slot < limits.MAX_SLOTS, "slot", got=proto.slot)
         check_hash(proto.state_hash, limits.STATE_HASH_BYTES, "state hash")
         check(len(proto.flips) > 0, "update without flips")
+        check_hash(proto.flips_hash, limits.FLIPS_HASH_BYTES, "hash of the flips")
         check(proto.HasField("metrics"), "update without metrics")
         metrics = Metrics(proto.metrics.num_images, proto.metrics.loss_milli, proto.metrics.train_ms)
-        return cls(proto.run_id, proto.round, proto.slot, proto.state_hash, proto.flips, metrics)
+        return cls(
+            proto.run_id, proto.round, proto.slot, proto.state_hash, proto.flips, proto.flips_hash, metrics
+        )
 
 
 @dataclass(frozen=True)
@@ -182,17 +192,13 @@ class Failure:
 
     def to_proto(self) -> pb.Error:
         """Returns the protobuf form; a long text is cut."""
-        text = self.text.encode()[: limits.MAX_ERROR_TEXT_BYTES].decode(errors="ignore")
+        # A path in the text may hold bytes that are no UTF-8, as lone surrogates.
+        text = self.text.encode(errors="replace")[: limits.MAX_ERROR_TEXT_BYTES].decode(errors="ignore")
         return pb.Error(code=self.code, text=text)
 
     @classmethod
     def from_proto(cls, proto: pb.Error) -> Failure:
-        """Checks a foreign message.
-
-        Raises:
-            MalformedFrame: If a field is out of bounds.
-        """
-        check(len(proto.text.encode()) <= limits.MAX_ERROR_TEXT_BYTES, "length of an error text")
+        """Takes a foreign message; `parse` has bounded its text."""
         return cls(proto.code, proto.text)
 
 
@@ -211,7 +217,7 @@ class Content:
     error: Failure | None = None
 
     def to_proto(self) -> pb.Content:
-        """Returns the protobuf form."""
+        """Returns the protobuf form, without the check."""
         return pb.Content(
             spec=self.spec.to_proto() if self.spec else None,
             broadcast=self.broadcast.to_proto() if self.broadcast else None,
@@ -223,7 +229,8 @@ class Content:
 
 def encode(content: Content) -> bytes:
     """Returns the canonical bytes of a task or an answer."""
-    return content.to_proto().SerializeToString(deterministic=True)
+    body = content.to_proto().SerializeToString(deterministic=True)
+    return body + _CHECK_HEAD + _check_of(body)
 
 
 def decode(data: bytes) -> Content:
@@ -233,12 +240,11 @@ def decode(data: bytes) -> Content:
         data: The bytes; the caller has bounded their length by `limits.max_content_bytes`.
 
     Raises:
-        MalformedFrame: If the bytes are not one canonical message within the limits.
+        MalformedFrame: If the bytes are damaged, or not one canonical message within the limits.
         WrongProtocol: If they hold a spec of another protocol version.
     """
-    proto = pb.Content()
-    parse(proto, data)
-    present = {field.name for field, _ in proto.ListFields()}
+    proto = _parse(data)
+    present = {field.name for field, _ in proto.ListFields()} - {"check"}
     answer = len(present) == 1 and present <= {"update", "ack", "error"}
     check(answer or present in ({"broadcast"}, {"spec", "broadcast"}), "parts", got=sorted(present))
     return Content(
@@ -253,9 +259,26 @@ def decode(data: bytes) -> Content:
 def num_bytes_by_kind(data: bytes) -> dict[str, int]:
     """Returns how many bytes of an encoded content each message in it takes, for the ledger.
 
+    The rest is the content's own: tag and length of each message, and the check.
+
     Raises:
         MalformedFrame: If the bytes are no content.
     """
+    fields = _parse(data).ListFields()
+    return {field.name: message.ByteSize() for field, message in fields if field.name != "check"}
+
+
+def _parse(data: bytes) -> pb.Content:
+    """Reads a content whose check is right; nothing else of damaged bytes is looked at."""
+    start = len(data) - len(_CHECK_HEAD) - limits.CHECK_BYTES
+    whole = data[start:] == _CHECK_HEAD + _check_of(memoryview(data)[:start])
+    check(whole, "check of a content: it is cut off or damaged", got=f"{len(data)} bytes")
     proto = pb.Content()
     parse(proto, data)
-    return {field.name: message.ByteSize() for field, message in proto.ListFields()}
+    # Or those last bytes are part of another field, whose length reaches over them.
+    check_hash(proto.check, limits.CHECK_BYTES, "check of a content")
+    return proto
+
+
+def _check_of(body: bytes | memoryview) -> bytes:
+    return hashlib.sha256(body).digest()[: limits.CHECK_BYTES]

@@ -20,7 +20,7 @@ class MaskProtocol:
     """How the public state moves.
 
     Attributes:
-        step: Distance of two levels of q, in 1/65536, 1 .. 65535.
+        step: Distance of two levels of q, in 1/65536, MIN_STEP .. 65535.
         eta_num: p_hat moves by eta_num / (eta_den * K) a vote, 1 .. 65535.
         eta_den: See `eta_num`, 1 .. 65535.
         start_levels: Lower half of the symmetric table of start levels, ascending, each 66 .. 32768; the upper half
@@ -47,12 +47,11 @@ class MaskProtocol:
         Raises:
             MalformedFrame: If a field is out of bounds.
         """
-        for name in ("step", "eta_num", "eta_den"):
+        for name, least in (("step", limits.MIN_STEP), ("eta_num", 1), ("eta_den", 1)):
             value = getattr(proto, name)
-            check(1 <= value <= 65535, name, got=value, wanted="1 .. 65535")
+            check(least <= value <= 65535, name, got=value, wanted=f"{least} .. 65535")
         count = len(proto.start_level_deltas)
-        power_of_two = count & (count - 1) == 0
-        check(power_of_two and 2 * count <= limits.MAX_START_LEVELS, "start levels", got=count)
+        check(count & (count - 1) == 0, "number of start levels", got=count, wanted="a power of two")
         levels, level = [], 0
         for delta in proto.start_level_deltas:
             level += delta
@@ -88,9 +87,9 @@ class LocalTraining:
         Raises:
             MalformedFrame: If a field is out of bounds.
         """
-        check(1 <= proto.epochs <= 10_000, "epochs", got=proto.epochs, wanted="1 .. 10000")
-        check(1 <= proto.batch_size <= 1 << 20, "batch size", got=proto.batch_size)
-        check(0 < proto.learning_rate <= 1000, "learning rate", got=proto.learning_rate)
+        check(1 <= proto.epochs <= limits.MAX_EPOCHS, "epochs", got=proto.epochs)
+        check(1 <= proto.batch_size <= limits.MAX_BATCH_SIZE, "batch size", got=proto.batch_size)
+        check(0 < proto.learning_rate <= limits.MAX_LEARNING_RATE, "learning rate", got=proto.learning_rate)
         return cls(proto.epochs, proto.batch_size, proto.learning_rate)
 
 
@@ -154,7 +153,6 @@ class Spec:
             WrongProtocol: If it is of another protocol version.
             MalformedFrame: If a field is missing or out of bounds.
         """
-        check(proto.ByteSize() <= limits.MAX_SPEC_BYTES, "length of the spec", got=proto.ByteSize())
         if proto.protocol_version != limits.PROTOCOL_VERSION:
             raise WrongProtocol(
                 "protocol version", got=proto.protocol_version, wanted=limits.PROTOCOL_VERSION, where="spec"
@@ -179,6 +177,7 @@ class Spec:
             MalformedFrame: If the bytes are not a canonical spec.
             WrongProtocol: If it is of another protocol version.
         """
+        check(len(data) <= limits.MAX_SPEC_BYTES, "length of the spec", got=len(data))
         proto = pb.Spec()
         parse(proto, data)
         return cls.from_proto(proto)

@@ -12,10 +12,11 @@ from pemn.artifact import Artifact
 from pemn.export.dense import dense
 from pemn.export.packed import packed
 from pemn.export.skeleton import skeleton
+from pemn.federation.levels import Levels
+from pemn.federation.release import start_edges
 from pemn.files import SUMMARY_NAME, write_atomic
 from pemn.ledger import Direction, Ledger
 from pemn.mask import Mask
-from pemn.methods.mask import levels_of
 from pemn.rebuild import rebuild, weights_sha256
 from pemn.report import render
 from pemn.training.models import build
@@ -39,7 +40,7 @@ def write_results(
         FileError: If a file cannot be written; those before it are whole.
     """
     model = spec.model
-    mask = outcome.state.public.mask(levels_of(spec), model.sizes)
+    mask = outcome.state.public.mask(Levels.of(spec))
     module = build(model.architecture, model.input.shape, model.num_classes)
     graph = skeleton(module, model)
     provenance = {
@@ -48,7 +49,7 @@ def write_results(
         "dataset": spec.data.dataset,
         "rounds": str(outcome.state.public.round),
     }
-    artifact = Artifact.of(model, mask, graph, provenance)
+    artifact = Artifact.of(model, mask, graph, provenance, start_edges(spec.protocol))
     files = {MODEL_NAME: artifact.to_bytes(), ONNX_NAME: packed(graph, model, mask)}
     for name, data in files.items():
         write_atomic(folder / name, data)

@@ -17,7 +17,7 @@ from pemn.errors import (
 )
 from pemn.ledger import Entry
 from pemn.mask import Mask
-from pemn.methods.mask import MaskServer, ServerState, Vote
+from pemn.methods.mask import Ballot, MaskServer, ServerState
 from pemn.wire.messages import Ack, Content, Update
 from pemn.wire.spec import Spec
 from pemn_server.flower import Answer, Fleet
@@ -96,20 +96,19 @@ class Federation:
         outcome.state, _ = self._wait_for_clients(outcome.state)
         self._keep(self._fleet.close_round(0))
         began = time.monotonic()
-        votes: dict[int, Vote] = {}
-        repeats = 0
+        ballot, repeats = self._server.open(), 0
         while outcome.state.public.round < self._num_rounds:
             outcome.state, ready = self._wait_for_clients(outcome.state)
-            outcome.state, num_asked = self._collect(outcome.state, ready, votes)
-            if len(votes) < self._min_clients:
+            outcome.state, num_asked = self._collect(outcome.state, ready, ballot)
+            if len(ballot) < self._min_clients:
                 # The votes that are there stay good: they are for this state, and it has not changed.
                 repeats += 1
                 outcome.abandoned_rounds += 1
-                self._give_up_after(repeats, len(votes))
+                self._give_up_after(repeats, len(ballot))
                 continue
-            outcome.state = self._server.commit(outcome.state, votes)
-            self._book(outcome, votes, num_asked)
-            votes, repeats = {}, 0
+            outcome.state = self._server.commit(outcome.state, ballot)
+            self._book(outcome, ballot, num_asked)
+            ballot, repeats = self._server.open(), 0
         outcome.seconds = time.monotonic() - began
         timeout_s = self._round_timeout_s and min(_LAST_BROADCAST_TIMEOUT_S, self._round_timeout_s)
         outcome.state = self._bring_up(outcome.state, self._fleet.slots(), timeout_s)
@@ -165,10 +164,8 @@ class Federation:
                 state = self._after(error, state, answer.slot)
         return state
 
-    def _collect(
-        self, state: ServerState, ready: list[int], votes: dict[int, Vote]
-    ) -> tuple[ServerState, int]:
-        """Asks every client that is here and has not voted; adds to `votes`.
+    def _collect(self, state: ServerState, ready: list[int], ballot: Ballot) -> tuple[ServerState, int]:
+        """Asks every client that is here and has not voted; adds to the ballot.
 
         One that was ready and has just lost its connection is asked too: it gets its task when it is back.
         A client that turns out to be out of step gets what it lacks, and is asked once more.
@@ -176,33 +173,33 @@ class Federation:
         Returns:
             The state, and how many clients have been asked in this round.
         """
-        to_ask = ({*ready} | {*self._fleet.slots()}) - {*votes}
-        num_asked = len(votes) + len(to_ask)
+        to_ask = ({*ready} | {*self._fleet.slots()}) - {*ballot.rounds}
+        num_asked = len(ballot) + len(to_ask)
         for _ in range(2):
             if strangers := [slot for slot in sorted(to_ask) if slot not in state.known]:
                 state = self._bring_up(state, strangers)
             asked = {slot for slot in to_ask if slot in state.known}
-            state, to_ask = self._ask_for_votes(state, asked, votes, num_asked)
+            state, to_ask = self._ask_for_votes(state, asked, ballot, num_asked)
             if not to_ask:
                 break
         return state, num_asked
 
     def _ask_for_votes(
-        self, state: ServerState, slots: set[int], votes: dict[int, Vote], num_asked: int
+        self, state: ServerState, slots: set[int], ballot: Ballot, num_asked: int
     ) -> tuple[ServerState, set[int]]:
-        """Adds to `votes`; returns the state and the clients that are out of step."""
+        """Adds to the ballot; returns the state and the clients that are out of step."""
         round_ = state.public.round + 1
-        self._progress.training(round_, len(votes), num_asked)
+        self._progress.training(round_, len(ballot), num_asked)
         given, out_of_step = state, set()
         tasks = self._server.tasks(given, slots)
         for answer in self._fleet.ask("train", tasks, round_, self._round_timeout_s):
             try:
-                votes[answer.slot] = self._server.read_vote(given, answer.slot, _update(answer))
+                ballot.add(answer.slot, self._server.read_vote(given, answer.slot, _update(answer)))
             except PemnError as error:
                 state = self._after(error, state, answer.slot)
                 if isinstance(error, OutOfSync):
                     out_of_step.add(answer.slot)
-            self._progress.training(round_, len(votes), num_asked)
+            self._progress.training(round_, len(ballot), num_asked)
         return state, out_of_step
 
     def _after(self, error: PemnError, state: ServerState, slot: int) -> ServerState:
@@ -220,11 +217,11 @@ class Federation:
             raise RemoteError(f"clients were asked {repeats} times in one round: {text}")
         self._progress.warn(f"{text}: those that are missing are asked again")
 
-    def _book(self, outcome: Outcome, votes: dict[int, Vote], num_asked: int) -> None:
+    def _book(self, outcome: Outcome, ballot: Ballot, num_asked: int) -> None:
         now = outcome.state.public.round
         outcome.accuracies.append(self._accuracy(self._server.mask(outcome.state)))
-        outcome.num_votes.append(len(votes))
-        outcome.images |= {slot: vote.metrics.num_images for slot, vote in votes.items()}
+        outcome.num_votes.append(len(ballot))
+        outcome.images |= {slot: metrics.num_images for slot, metrics in ballot.metrics.items()}
         entries = self._fleet.close_round(now)
         self._keep(entries)
         ledger = self._fleet.ledger
@@ -233,7 +230,7 @@ class Federation:
             RoundReport(
                 round=now,
                 num_rounds=self._num_rounds,
-                num_votes=len(votes),
+                num_votes=len(ballot),
                 num_clients=num_asked,
                 accuracy=outcome.accuracies[-1],
                 up_bytes=_wire(entries, "up"),

@@ -19,11 +19,10 @@ from pemn.artifact import Artifact
 from pemn.data.datasets import load
 from pemn.device import Model
 from pemn.export.dense import dense
-from pemn.federation.flips import decode_votes, encode_flips
-from pemn.federation.levels import dither
+from pemn.federation.flips import Draw, decode_flips, encode_flips
+from pemn.federation.levels import Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.public import PublicState
-from pemn.methods.mask import levels_of
 from pemn.rebuild import rebuild, weights_sha256
 from pemn.report.schema import load_schema
 from pemn.wire.messages import Metrics, Update, decode, encode, num_bytes_by_kind
@@ -46,13 +45,12 @@ def updates_of(run: Run) -> dict[tuple[int, int], Update]:
 def states_of(run: Run) -> dict[int, PublicState]:
     """Replays every broadcast of slot 0 from the document's definition."""
     spec = spec_of(run)
-    levels, state = levels_of(spec), PublicState.start(spec.model.num_params)
+    levels, state = Levels.of(spec), PublicState.start(spec.model.num_params)
     states = {0: state}
     for traffic in run.traffic:
         message = traffic.content.broadcast
         if traffic.slot == 0 and message is not None and message.round > state.round:
-            moved = decode_moves(message.moves, levels.at(state.k))
-            state = PublicState(message.round, (state.k + moved).astype(np.int8))
+            state = PublicState(message.round, decode_moves(message.moves, state.k, levels))
             states[message.round] = state
     return states
 
@@ -81,26 +79,25 @@ def test_every_payload_reads_back_to_the_same_bytes(run: Run) -> None:
 def test_only_masks_travel_after_the_spec(run: Run) -> None:
     """Every byte of every message is an integer, a hash, a coded mask or one of three integer metrics."""
     spec, states = spec_of(run), states_of(run)
-    levels = levels_of(spec)
+    levels = Levels.of(spec)
     seen: Counter[str] = Counter()
     for traffic in run.traffic:
         content = traffic.content
         for kind in num_bytes_by_kind(traffic.data):
             seen[kind] += 1
         if update := content.update:
-            q = levels.at(states[update.round - 1].k)
-            u = dither(spec.model.seed, update.round, update.slot, q.size)
-            votes = decode_votes(update.flips, q, u)
-            # Any probabilities that give the same mask give the same bytes again.
-            kept = np.where(u < q, votes == 0, votes == 1)
-            trained = np.where(kept, 65536, 0)
-            assert encode_flips(trained, q, u) == update.flips
+            draw = Draw(levels, states[update.round - 1].k, update.round, update.slot)
+            flips = decode_flips(update.flips, draw)
+            assert encode_flips(flips, draw) == update.flips
+            assert flips.hash(spec.run_id, update.round, update.slot) == update.flips_hash
             assert len(encoded_metrics(update.metrics)) <= 64
             assert_integers_and_bytes(update)
         if broadcast := content.broadcast:
             if broadcast.moves:
-                base = levels.at(states[broadcast.base_round].k)
-                assert encode_moves(decode_moves(broadcast.moves, base), base) == broadcast.moves
+                base = states[broadcast.base_round].k
+                assert (
+                    encode_moves(base, decode_moves(broadcast.moves, base, levels), levels) == broadcast.moves
+                )
             assert_integers_and_bytes(broadcast)
         if ack := content.ack:
             assert_integers_and_bytes(ack)

@@ -10,7 +10,16 @@ import struct
 from typing import Any
 
 from tests.golden import reference as r
-from tests.golden.reference_messages import Message, encode, encode_artifact, rule_of
+from tests.golden.reference_bytes import clip
+from tests.golden.reference_codes import Decisions, Model, blocks, encode_decisions
+from tests.golden.reference_messages import (
+    Message,
+    encode,
+    encode_artifact,
+    encode_content,
+    levels_of,
+    rule_of,
+)
 
 RUN_ID = 0xFEDCBA9876543210
 SHAPES = [(5, 7), (3, 5)]
@@ -26,13 +35,15 @@ MODEL: Message = {
     "strategy": "rp:0.3",
 }
 SPEC: Message = {
-    "protocol_version": 1,
+    "protocol_version": 2,
     "run_id": RUN_ID,
     "model": MODEL,
     "protocol": {"step": 16384, "eta_num": 2, "eta_den": 3, "start_level_deltas": [3277, 6553, 9831, 9830]},
     "training": {"epochs": 3, "batch_size": 64, "learning_rate": r.float32(0.2)},
     "data": {"dataset": "example", "partition": "iid", "num_slots": 2},
 }
+SIZES = [35, 15]
+EDGES = r.start_edges(levels_of(SPEC["protocol"]))
 METRICS: list[Message] = [
     {"num_images": 100, "loss_milli": 693, "train_ms": 12},
     {"num_images": 120, "loss_milli": 650, "train_ms": 15},
@@ -49,7 +60,7 @@ def trained(slot: int, q: list[int]) -> list[int]:
 
 
 def content(**fields: Message) -> bytes:
-    return encode("Content", fields)
+    return encode_content(fields)
 
 
 def uint16s(values: list[int]) -> bytes:
@@ -81,10 +92,11 @@ def pemn_file(skeleton: bytes, mask: list[int]) -> bytes:
     return encode_artifact(
         {
             "model": MODEL,
-            "mask": r.encode_mask(mask),
+            "mask": r.encode_mask(mask, r.release_contexts(SIZES, MODEL["seed"], EDGES)),
             "onnx_skeleton": stored(skeleton),
             "weights_sha256": r.weights_hash(r.masked(frozen(), mask)),
             "provenance": PROVENANCE,
+            "start_edges": EDGES,
         }
     )
 
@@ -108,32 +120,35 @@ def example() -> dict[str, bytes]:
     }
     votes = []
     for slot in (0, 1):
-        u, p = rule.dither(1, slot), trained(slot, q_0)
-        flips = r.encode_flips(p, q_0, u)
-        votes.append(r.decode_votes(flips, q_0, u))
+        draw = r.draw_of(rule, k_0, 1, slot)
+        mask = r.flip_mask(trained(slot, q_0), draw)
+        flips, flips_hash = r.encode_flips(mask, draw), r.flips_hash(mask, hash_0, slot)
+        votes.append(r.votes_of(mask, draw))
         update = {
             "run_id": RUN_ID,
             "round": 1,
             "slot": slot,
             "state_hash": hash_0,
             "flips": flips,
+            "flips_hash": flips_hash,
             "metrics": METRICS[slot],
         }
         out |= {
-            f"dither of slot {slot}": uint16s(u),
+            f"dither of slot {slot}": uint16s(draw.u),
             f"flips of slot {slot}": flips,
+            f"hash of the flips of slot {slot}": flips_hash,
             f"answer: update of slot {slot}": content(update=update),
         }
     p_hat = r.learn(rule, r.start_p_hat(rule), votes)
     k_1 = r.settle(rule, p_hat, k_0)
     q_1, hash_1 = rule.q(k_1), r.state_hash(RUN_ID, 1, k_1)
-    moves = r.encode_moves(k_1, q_0)
+    moves = r.encode_moves(r.Base(rule, k_0), k_1)
     second = {"run_id": RUN_ID, "base_round": 0, "round": 1, "state_hash": hash_1, "moves": moves}
     mask_1 = r.state_mask(q_1)
     error = {"code": 47, "text": "no spec of this run"}
     task = content(broadcast=second)
     part = {"message_id": 3, "size": len(task), "action": "query", "offset": 0, "data": task}
-    hello = {"protocol_version": 1, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
+    hello = {"protocol_version": 2, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
     return out | {
         "tally": struct.pack(f"<{rule.num_params}b", *map(sum, zip(*votes, strict=True))),
         "p_hat after round 1": struct.pack(f"<{rule.num_params}i", *p_hat),
@@ -151,31 +166,90 @@ def example() -> dict[str, bytes]:
     }
 
 
-def coded_masks() -> list[dict[str, Any]]:
-    """Small masks of every kind: bits and contexts as texts of digits, the code in hex."""
+def _list_of(decisions: str, contexts: str | None) -> Decisions:
+    digits = [()] * len(decisions) if contexts is None else [(int(digit),) for digit in contexts]
+    return list(zip(digits, map(int, decisions), strict=True))
+
+
+def encode_digits(decisions: str, contexts: str | None) -> bytes:
+    """One list a block, one decision a weight; each digit of `contexts` is the context of one of them."""
+    pairs = _list_of(decisions, contexts)
+    return encode_decisions([[pairs[block.start : block.stop]] for block in blocks(len(pairs))])
+
+
+def with_ones(count: int, *places: int) -> str:
+    return "".join("1" if i in places else "0" for i in range(count))
+
+
+ALMOST = "".join("1" if i % 2 and i != 41 else "0" for i in range(200))
+
+
+def coded_decisions() -> list[dict[str, Any]]:
+    """Small codes of every kind: decisions and contexts as texts of digits, the code in hex."""
     made: list[tuple[str, str | None]] = [
         ("", None),
         ("00000", None),
         ("0" * 50, None),
         ("1" * 50, None),
         ("01" * 12, None),
-        ("".join("1" if i in (3, 10, 50) else "0" for i in range(64)), None),
-        ("".join("0" if i in (0, 70, 71) else "1" for i in range(100)), None),
-        ("01" * 30, "01" * 30),
-        ("".join("1" if i % 2 and i != 41 else "0" for i in range(60)), "01" * 30),
-        ("0110" * 4 + "".join("1" if i in (40, 130) else "0" for i in range(200)), "0" * 16 + "1" * 200),
+        (with_ones(64, 3, 10, 50), None),
+        (with_ones(1000, 0, 999), None),
+        ("1" * 300, None),
+        ("01" * 100, "01" * 100),
+        (ALMOST, "01" * 100),
+        ("".join("1" if i % 3 else "0" for i in range(500)), "012345" * 83 + "01"),
     ]
-    out = []
-    for bits, contexts in made:
-        code = r.encode_mask([int(b) for b in bits], None if contexts is None else [int(c) for c in contexts])
-        out.append({"bits": bits, "contexts": contexts, "code": code.hex()})
+    return [
+        {"decisions": decisions, "contexts": contexts, "code": encode_digits(decisions, contexts).hex()}
+        for decisions, contexts in made
+    ]
+
+
+def frequencies() -> list[tuple[str, int, int]]:
+    """Weights of each block of `ALMOST`, and how likely a 1 is in its two contexts."""
+    pairs, model, out = _list_of(ALMOST, "01" * 100), Model(), []
+    for block in blocks(len(pairs)):
+        out.append((f"{block.start} .. {block.stop - 1}", model.frequency((0,)), model.frequency((1,))))
+        model.end_block(pairs[block.start : block.stop])
     return out
+
+
+LARGE_SIZES = (2000, 900, 700, 500, 400, 300, 150, 40, 10)
+
+
+def large_states() -> tuple[r.Rule, list[int], list[int]]:
+    """The network of the larger codes, k before the moves and after them."""
+    of_example = rule_of(SPEC)
+    rule = r.Rule(of_example.seed, LARGE_SIZES, of_example.step, lower_levels=of_example.lower_levels)
+    before = [v % 7 - 3 for v in r.integers(1, rule.num_params)]
+    far = [(v % 3 - 1) * 2 ** (v // 3 % 8) for v in r.integers(2, rule.num_params)]
+    return rule, before, [clip(k + move, -127, 127) for k, move in zip(before, far, strict=True)]
+
+
+def released(before: list[int]) -> list[int]:
+    """A k near the start, so that the start says much about the mask."""
+    return [v // 3 if v > 0 else 0 for v in before]
+
+
+def large_codes() -> dict[str, bytes]:
+    """Codes of thousands of decisions, with every kind of context and several lanes."""
+    rule, before, after = large_states()
+    draw = r.draw_of(rule, before, 5, 1)
+    drawn = r.integers(3, rule.num_params)
+    p = [clip(q + v // 2 - 16384, r.LOWEST, r.HIGHEST) for q, v in zip(draw.q, drawn, strict=True)]
+    contexts = r.release_contexts(LARGE_SIZES, rule.seed, r.start_edges(rule.lower_levels))
+    return {
+        "flips": r.encode_flips(r.flip_mask(p, draw), draw),
+        "moves": r.encode_moves(r.Base(rule, before), after),
+        "released mask": r.encode_mask(r.state_mask(rule.q(released(before))), contexts),
+    }
 
 
 def main() -> None:
     golden = {
         "example": {name: data.hex() for name, data in example().items()},
-        "coded_masks": coded_masks(),
+        "coded_decisions": coded_decisions(),
+        "large_codes": {name: data.hex() for name, data in large_codes().items()},
     }
     print(json.dumps(golden, indent=1))
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from tests.golden.reference_bytes import Bits, check, clip, pack
+from tests.golden.reference_codes import Context, Decisions, Decoder, blocks, encode_decisions, log2
 
 MASK_64 = (1 << 64) - 1
 WEIGHTS, START_LEVELS, DITHER = 0, 1, 2
@@ -17,67 +20,6 @@ LOWEST, HIGHEST, HALF, ONE = 66, 65470, 32768, 65536
 UNIT = 1 << 24
 
 Shape = tuple[int, ...]
-Bits = list[int]
-
-
-class Refused(Exception):
-    """Bytes that a receiver must not take."""
-
-
-def check(right: bool, what: str) -> None:
-    if not right:
-        raise Refused(what)
-
-
-# Conventions
-
-
-def clip(value: int, low: int, high: int) -> int:
-    return low if value < low else high if value > high else value
-
-
-def pack(bits: Sequence[int]) -> bytes:
-    out = bytearray(-(-len(bits) // 8))
-    for i, bit in enumerate(bits):
-        out[i // 8] |= bit << (i % 8)
-    return bytes(out)
-
-
-def unpack(data: bytes, count: int) -> Bits:
-    check(len(data) == -(-count // 8), "length of packed bits")
-    bits = [(data[i // 8] >> (i % 8)) & 1 for i in range(8 * len(data))]
-    check(not any(bits[count:]), "filling bits")
-    return bits[:count]
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value >= 128:
-        out += bytes([value % 128 + 128])
-        value //= 128
-    return out + bytes([value])
-
-
-class Reader:
-    """Takes bytes one after the other."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-
-    def take(self, count: int) -> bytes:
-        check(count <= len(self.data), "the data end too early")
-        taken, self.data = self.data[:count], self.data[count:]
-        return taken
-
-    def varint(self) -> int:
-        value = 0
-        for place in range(10):
-            byte = self.take(1)[0]
-            value += (byte % 128) << (7 * place)
-            if byte < 128:
-                check(byte > 0 or place == 0, "varint in a long form")
-                return value
-        raise Refused("varint without an end")
 
 
 # Random words
@@ -159,22 +101,30 @@ def packed_mask(mask: Bits, shapes: Sequence[Shape]) -> bytes:
 # Public state
 
 
+def start_table(lower: Sequence[int]) -> list[int]:
+    """One entry if all weights start alike."""
+    return [*lower, *(ONE - level for level in reversed(lower))] or [HALF]
+
+
 @dataclass(frozen=True)
 class Rule:
     """What a spec says about the public state."""
 
     seed: int
-    num_params: int
+    sizes: tuple[int, ...]
     step: int
     eta_num: int = 1
     eta_den: int = 1
     lower_levels: tuple[int, ...] = ()
 
+    @property
+    def num_params(self) -> int:
+        return sum(self.sizes)
+
     def start(self) -> list[int]:
-        lower = list(self.lower_levels)
-        if not lower:
-            return [HALF] * self.num_params
-        table = lower + [ONE - level for level in reversed(lower)]
+        table = start_table(self.lower_levels)
+        if len(table) == 1:
+            return table * self.num_params
         shift = 16 - int(math.log2(len(table)))
         drawn = integers(child(self.seed, START_LEVELS), self.num_params)
         return [table[u >> shift] for u in drawn]
@@ -198,131 +148,90 @@ def state_hash(run_id: int, round_: int, k: Sequence[int]) -> bytes:
     return hashlib.sha256(told).digest()[:16]
 
 
-# Coded masks
+# Contexts
 
 
-def _rare(bits: Bits) -> tuple[int, list[int]]:
-    """Z and the gaps of the rare bits."""
-    z = int(2 * sum(bits) > len(bits))
-    gaps, between = [], 0
-    for bit in bits:
-        if bit == 1 - z:
-            gaps.append(between)
-            between = 0
-        else:
-            between += 1
-    return z, gaps
+def odds(level: int) -> int:
+    return (log2(2 * level + 1) - log2(131071 - 2 * level)) // 64
 
 
-def _encode_group(bits: Bits) -> tuple[bytes, Bits]:
-    """Header and string."""
-    z, gaps = _rare(bits)
-    costs = [sum(gap >> k for gap in gaps) + len(gaps) * (1 + k) for k in range(16)]
-    k = costs.index(min(costs))
-    count = varint(len(gaps))
-    if costs[k] + 8 * len(count) >= len(bits):
-        return bytes([32]), bits
-    string = []
-    for gap in gaps:
-        string += [0] * (gap >> k) + [1]
-    for gap in gaps:
-        string += [(gap >> i) & 1 for i in range(k)]
-    return bytes([k + 16 * z]) + count, string
+def half_octave(distance: int) -> int:
+    return clip(distance // 512 + 16, 0, 31)
 
 
-def _group_places(contexts: Sequence[int]) -> list[list[int]]:
-    return [[i for i, c in enumerate(contexts) if c == context] for context in sorted(set(contexts))]
+def octave(distance: int) -> int:
+    return clip(distance // 1024 + 8, 0, 15)
 
 
-def _encode_rice(bits: Bits, groups: list[list[int]]) -> bytes:
-    headers, body = b"", []
-    for places in groups:
-        header, string = _encode_group([bits[i] for i in places])
-        headers += header
-        body += string
-    return headers + pack(body)
+def layer_groups(sizes: Sequence[int]) -> list[int]:
+    """The group of each weight."""
+    num_layers, num_groups = len(sizes), min(len(sizes), 8)
+    return [layer * num_groups // num_layers for layer, size in enumerate(sizes) for _ in range(size)]
 
 
-def encode_mask(bits: Bits, contexts: Sequence[int] | None = None) -> bytes:
-    one = [list(range(len(bits)))] if bits else []
-    coded = [b"\x00" + pack(bits), b"\x01" + _encode_rice(bits, one)]
-    if contexts is not None:
-        coded.append(b"\x02" + _encode_rice(bits, _group_places(contexts)))
-    return min(coded, key=lambda code: (len(code), code[0]))
-
-
-def _decode_rice(data: bytes, count: int, groups: list[list[int]]) -> Bits:
-    reader = Reader(data)
-    headers = []
-    for places in groups:
-        header = reader.varint()
-        check(header <= 32, "header of a group")
-        rare = 0 if header == 32 else reader.varint()
-        check(rare <= len(places) // 2, "number of rare bits")
-        headers.append((header, rare))
-    body = iter(unpack(reader.data, 8 * len(reader.data)))
-
-    def bit() -> int:
-        found = next(body, None)
-        if found is None:
-            raise Refused("the string of bits ends too early")
-        return found
-
-    out = [0] * count
-    for places, (header, rare) in zip(groups, headers, strict=True):
-        if header == 32:
-            found = [bit() for _ in places]
-        else:
-            z, k = divmod(header, 16)
-            quotients = []
-            for _ in range(rare):
-                quotients.append(0)
-                while bit() == 0:
-                    quotients[-1] += 1
-            found = []
-            for quotient in quotients:
-                gap = (quotient << k) + sum(bit() << i for i in range(k))
-                check(gap < len(places), "gap")
-                found += [z] * gap + [1 - z]
-            check(len(found) <= len(places), "gaps")
-            found += [z] * (len(places) - len(found))
-        for place, value in zip(places, found, strict=True):
-            out[place] = value
-    return out
-
-
-def decode_mask(data: bytes, count: int, contexts: Sequence[int] | None = None) -> Bits:
-    check(1 <= len(data) <= count // 8 + 2, "length of a coded mask")
-    coder, rest = data[0], data[1:]
-    if coder == 0:
-        bits = unpack(rest, count)
-    elif coder == 1:
-        bits = _decode_rice(rest, count, [list(range(count))] if count else [])
-    else:
-        check(coder == 2 and contexts is not None, "coder")
-        bits = _decode_rice(rest, count, _group_places(contexts or []))
-    check(encode_mask(bits, contexts) == data, "canonical form of a coded mask")
-    return bits
+def blocks_of(groups: Sequence[int]) -> Iterator[range]:
+    """Blocks that begin anew at the first multiple of 64 in a group or after its beginning."""
+    starts = [i for i in range(1, len(groups)) if groups[i] != groups[i - 1]]
+    return blocks(len(groups), [(start + 63) // 64 * 64 for start in starts])
 
 
 # Flips
 
-_DISTANCE_EDGES = [32 << i for i in range(11)]
+
+@dataclass(frozen=True)
+class Draw:
+    """What both ends know of a vote."""
+
+    q: list[int]
+    u: list[int]
+    groups: list[int]
+
+    def open_mask(self) -> Bits:
+        return [int(u < q) for u, q in zip(self.u, self.q, strict=True)]
+
+    def context(self, i: int) -> Context:
+        at = odds(self.q[i])
+        return half_octave(odds(self.u[i]) - at), octave(at), self.groups[i]
 
 
-def flip_contexts(q: Sequence[int], u: Sequence[int]) -> list[int]:
-    distances = [abs(b - a) for a, b in zip(q, u, strict=True)]
-    return [sum(edge <= distance for edge in _DISTANCE_EDGES) for distance in distances]
+def draw_of(rule: Rule, k: Sequence[int], round_: int, slot: int) -> Draw:
+    return Draw(rule.q(k), rule.dither(round_, slot), layer_groups(rule.sizes))
 
 
-def encode_flips(p: Sequence[int], q: Sequence[int], u: Sequence[int]) -> bytes:
-    flips = [int((u_i < p_i) != (u_i < q_i)) for p_i, q_i, u_i in zip(p, q, u, strict=True)]
-    return encode_mask(flips, flip_contexts(q, u))
+def flip_mask(p: Sequence[int], draw: Draw) -> Bits:
+    return [int(u < p_i) ^ o for u, p_i, o in zip(draw.u, p, draw.open_mask(), strict=True)]
 
 
-def decode_votes(data: bytes, q: Sequence[int], u: Sequence[int]) -> list[int]:
-    flips = decode_mask(data, len(q), flip_contexts(q, u))
-    return [flip * (-1 if u_i < q_i else 1) for flip, q_i, u_i in zip(flips, q, u, strict=True)]
+def encode_mask(mask: Bits, contexts: Sequence[Context]) -> bytes:
+    """One list a block, one decision a weight; the last digit of its context is its group."""
+    groups = [context[-1] for context in contexts]
+    return encode_decisions([[[(contexts[i], mask[i]) for i in block]] for block in blocks_of(groups)])
+
+
+def decode_mask(data: bytes, contexts: Sequence[Context]) -> Bits:
+    decoder, mask = Decoder(data), list[int]()
+    for block in blocks_of([context[-1] for context in contexts]):
+        mask += decoder.read([contexts[i] for i in block])
+        decoder.end_block()
+    decoder.finish()
+    return mask
+
+
+def encode_flips(flips: Bits, draw: Draw) -> bytes:
+    return encode_mask(flips, [draw.context(i) for i in range(len(flips))])
+
+
+def decode_flips(data: bytes, draw: Draw) -> Bits:
+    return decode_mask(data, [draw.context(i) for i in range(len(draw.q))])
+
+
+def votes_of(flips: Bits, draw: Draw) -> list[int]:
+    return [flip * (-1 if o else 1) for flip, o in zip(flips, draw.open_mask(), strict=True)]
+
+
+def flips_hash(flips: Bits, state_hash: bytes, slot: int) -> bytes:
+    told = b"pemn flips" + state_hash + struct.pack("<I", slot) + pack(flips)
+    return hashlib.sha256(told).digest()[:8]
 
 
 # Tally
@@ -349,48 +258,91 @@ def settle(rule: Rule, p_hat: Sequence[int], k: Sequence[int]) -> list[int]:
 
 # Moves
 
-_ARCSINE_EDGES = [630, 2495, 5523, 9598, 14564, 20229, 26376, 32768]
-_ARCSINE_EDGES += [39161, 45308, 50973, 55939, 60014, 63042, 64907]
+MOVES, DOWN, TWO, MORE, BITS = range(5)
 
 
-def move_contexts(q: Iterable[int]) -> list[int]:
-    return [sum(edge <= value for edge in _ARCSINE_EDGES) for value in q]
+class Base:
+    """What the receiver of moves has."""
+
+    def __init__(self, rule: Rule, k: Sequence[int]) -> None:
+        self.k = list(k)
+        self._q = rule.q(k)
+        self.groups = layer_groups(rule.sizes)
+
+    def context(self, kind: int, i: int, bit: int = 0) -> Context:
+        second = bit if kind == BITS else half_octave(odds(self._q[i]))
+        sign = 0 if self.k[i] < 0 else 2 if self.k[i] > 0 else 1
+        return kind, second, sign, self.groups[i]
 
 
-def encode_moves(moved: Sequence[int], base_q: Sequence[int]) -> bytes:
-    planes = max((abs(move) for move in moved), default=0)
-    if planes == 0:
+def _kind(least: int) -> int:
+    return TWO if least == 2 else MORE
+
+
+def _lists_of_moves(base: Base, moved: Sequence[int], block: range) -> list[Decisions]:
+    inside = [i for i in block if moved[i] != 0]
+    lists = [
+        [(base.context(MOVES, i), int(moved[i] != 0)) for i in block],
+        [(base.context(DOWN, i), int(moved[i] < 0)) for i in inside],
+    ]
+    for least in range(2, 8):
+        lists.append([(base.context(_kind(least), i), int(abs(moved[i]) >= least)) for i in inside])
+        inside = [i for i in inside if abs(moved[i]) >= least]
+    for bit in range(7, -1, -1):
+        lists.append([(base.context(BITS, i, bit), (abs(moved[i]) - 7) >> bit & 1) for i in inside])
+    return lists
+
+
+def encode_moves(base: Base, k: Sequence[int]) -> bytes:
+    moved = [after - before for after, before in zip(k, base.k, strict=True)]
+    if not any(moved):
         return b""
-    out = varint(planes)
-    inside = list(zip(moved, move_contexts(base_q), strict=True))
-    for j in range(1, planes + 1):
-        coded = encode_mask([int(abs(move) >= j) for move, _ in inside], [context for _, context in inside])
-        out += varint(len(coded)) + coded
-        inside = [(move, context) for move, context in inside if abs(move) >= j]
-        if j == 1:
-            coded = encode_mask([int(move < 0) for move, _ in inside], [context for _, context in inside])
-            out += varint(len(coded)) + coded
-    return out
+    return encode_decisions([_lists_of_moves(base, moved, block) for block in blocks_of(base.groups)])
 
 
-def decode_moves(data: bytes, base_q: Sequence[int]) -> list[int]:
-    moved = [0] * len(base_q)
+def decode_moves(base: Base, data: bytes) -> list[int]:
+    """The new k."""
     if not data:
-        return moved
-    reader, contexts = Reader(data), move_contexts(base_q)
-    planes = reader.varint()
-    check(1 <= planes <= 254, "number of planes")
-    inside, down = list(range(len(base_q))), set[int]()
-    for j in range(1, planes + 1):
-        here = [contexts[i] for i in inside]
-        bits = decode_mask(reader.take(reader.varint()), len(inside), here)
-        inside = [i for i, bit in zip(inside, bits, strict=True) if bit]
-        check(bool(inside), "plane without a one")
-        if j == 1:
-            here = [contexts[i] for i in inside]
-            bits = decode_mask(reader.take(reader.varint()), len(inside), here)
-            down = {i for i, bit in zip(inside, bits, strict=True) if bit}
+        return base.k
+    decoder, moved = Decoder(data), [0] * len(base.k)
+
+    def ones(kind: int, asked: Sequence[int], bit: int = 0) -> list[int]:
+        decisions = decoder.read([base.context(kind, i, bit) for i in asked])
+        return [i for i, decision in zip(asked, decisions, strict=True) if decision]
+
+    for block in blocks_of(base.groups):
+        inside = ones(MOVES, block)
+        down = set(ones(DOWN, inside))
         for i in inside:
-            moved[i] = -j if i in down else j
-    check(not reader.data, "bytes after the last plane")
-    return moved
+            moved[i] = 1
+        for least in range(2, 8):
+            inside = ones(_kind(least), inside)
+            for i in inside:
+                moved[i] = least
+        for bit in range(7, -1, -1):
+            for i in ones(BITS, inside, bit):
+                moved[i] += 1 << bit
+        for i in down:
+            moved[i] = -moved[i]
+        decoder.end_block()
+    k = [before + move for before, move in zip(base.k, moved, strict=True)]
+    check(all(-127 <= k_i <= 127 for k_i in k), "range of k")
+    check(any(moved), "moves of nothing")
+    decoder.finish()
+    return k
+
+
+# Released masks
+
+
+def start_edges(lower: Sequence[int]) -> list[int]:
+    table = start_table(lower)
+    found = [half_octave(odds(level)) for level in table]
+    return [ONE // len(table) * j for j in range(1, len(table)) if found[j] != found[j - 1]]
+
+
+def release_contexts(sizes: Sequence[int], seed: int, edges: Sequence[int]) -> list[Context]:
+    drawn = integers(child(seed, START_LEVELS), sum(sizes))
+    return [
+        (sum(edge <= u for edge in edges), group) for u, group in zip(drawn, layer_groups(sizes), strict=True)
+    ]

@@ -14,7 +14,8 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from tests.golden.reference import Reader, Refused, Rule, check, decode_mask, varint
+from tests.golden.reference import Rule, decode_mask, release_contexts
+from tests.golden.reference_bytes import Reader, Refused, check, varint
 
 Message = dict[str, Any]
 
@@ -66,7 +67,8 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (3, "slot", "uint32"),
         (4, "state_hash", "bytes"),
         (5, "flips", "bytes"),
-        (6, "metrics", "Metrics"),
+        (6, "flips_hash", "bytes"),
+        (7, "metrics", "Metrics"),
     ],
     "Ack": [
         (1, "run_id", "fixed64"),
@@ -82,6 +84,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (3, "update", "Update?"),
         (4, "ack", "Ack?"),
         (5, "error", "Error?"),
+        (15, "check", "bytes"),
     ],
     "Artifact": [
         (1, "model", "ModelSpec"),
@@ -89,6 +92,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (3, "onnx_skeleton", "bytes"),
         (4, "weights_sha256", "bytes"),
         (5, "provenance", "Entry*"),
+        (6, "start_edges", "uint32*"),
     ],
     "Entry": [(1, "key", "string"), (2, "value", "string")],
     "Hello": [
@@ -266,8 +270,9 @@ def check_model(model: Message) -> None:
     check(len(shape) == 3 and 1 <= shape[0] <= 64 and 1 <= math.prod(shape) <= MAX_PARAMS, "input")
     check(len(mean) == len(std) == shape[0] and min(std) > 0, "mean and std")
     _finite(mean + std)
+    check(all(math.copysign(1, value) > 0 for value in mean if value == 0), "mean of -0.0")
     names = contract.get("class_names", [])
-    check(1 <= len(names) <= 65536, "number of classes")
+    check(1 <= len(names) <= 32768, "number of classes")
     for name in names:
         _text(name)
     check_strategy(model.get("strategy", ""))
@@ -282,11 +287,11 @@ def levels_of(protocol: Message) -> tuple[int, ...]:
 
 
 def check_spec(spec: Message) -> None:
-    check(spec.get("protocol_version") == 1, "protocol version")
+    check(spec.get("protocol_version") == 2, "protocol version")
     check_model(spec.get("model", {}))
     protocol, training, data = (spec.get(name, {}) for name in ("protocol", "training", "data"))
-    for field in ("step", "eta_num", "eta_den"):
-        _within(protocol, field, 1, 65535)
+    for field, least in (("step", 256), ("eta_num", 1), ("eta_den", 1)):
+        _within(protocol, field, least, 65535)
     levels = levels_of(protocol)
     check(len(levels) in (0, *(1 << i for i in range(12))), "number of start levels")
     check(not levels or (levels[0] >= 66 and levels[-1] <= 32768), "start levels")
@@ -316,6 +321,7 @@ def _check_answer(answer: Message) -> None:
 def check_update(update: Message) -> None:
     _check_answer(update)
     check(len(update.get("flips", b"")) > 0, "flips")
+    check(len(update.get("flips_hash", b"")) == 8, "hash of the flips")
     check("metrics" in update, "metrics")
 
 
@@ -337,8 +343,17 @@ _CHECKS: dict[str, Callable[[Message], None]] = {
 }
 
 
+def encode_content(content: Message) -> bytes:
+    """With its check."""
+    body = encode("Content", content)
+    return body + encode("Content", {"check": hashlib.sha256(body).digest()[:8]})
+
+
 def decode_content(data: bytes) -> Message:
+    """Without its check."""
     content = decode("Content", data)
+    found = content.pop("check", None)
+    check(found == hashlib.sha256(encode("Content", content)).digest()[:8], "check of a content")
     allowed = ({"broadcast"}, {"spec", "broadcast"}, {"update"}, {"ack"}, {"error"})
     check(set(content) in allowed, "fields of a content")
     for name, message in content.items():
@@ -346,12 +361,15 @@ def decode_content(data: bytes) -> Message:
     return content
 
 
+def sizes_of(model: Message) -> tuple[int, ...]:
+    return tuple(math.prod(layer["shape"]) for layer in model["layers"])
+
+
 def rule_of(spec: Message) -> Rule:
     model, protocol = spec["model"], spec["protocol"]
-    num_params = sum(math.prod(layer["shape"]) for layer in model["layers"])
     return Rule(
         seed=model.get("seed", 0),
-        num_params=num_params,
+        sizes=sizes_of(model),
         step=protocol["step"],
         eta_num=protocol["eta_num"],
         eta_den=protocol["eta_den"],
@@ -363,18 +381,21 @@ def rule_of(spec: Message) -> Rule:
 
 
 def encode_artifact(artifact: Message) -> bytes:
-    body = b"PEMN\x00\x01" + encode("Artifact", artifact)
+    body = b"PEMN\x00\x02" + encode("Artifact", artifact)
     return body + hashlib.sha256(body).digest()
 
 
 def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
     """Message, mask bits and inflated skeleton."""
     body, digest = data[:-32], data[-32:]
-    check(body.startswith(b"PEMN\x00\x01") and hashlib.sha256(body).digest() == digest, "frame")
+    check(body.startswith(b"PEMN\x00\x02") and hashlib.sha256(body).digest() == digest, "frame")
     artifact = decode("Artifact", body[6:])
     check_model(artifact.get("model", {}))
     check(len(artifact.get("weights_sha256", b"")) == 32, "hash of the weights")
-    num_params = sum(math.prod(layer["shape"]) for layer in artifact["model"]["layers"])
+    check(len(encode("ModelSpec", artifact["model"])) <= 1 << 20, "length of the model")
+    edges = artifact.get("start_edges", [])
+    check(len(edges) <= 31 and all(1 <= edge <= 65535 for edge in edges), "start edges")
+    check(edges == sorted(set(edges)), "order of the start edges")
     inflate = zlib.decompressobj(wbits=-15)
     skeleton = inflate.decompress(artifact.get("onnx_skeleton", b""))
     check(inflate.eof and not inflate.unused_data, "end of the skeleton")
@@ -384,4 +405,5 @@ def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
     for entry in entries:
         _text(entry["key"])
         _text(entry["value"], 1024, 0)
-    return artifact, decode_mask(artifact.get("mask", b""), num_params), skeleton
+    contexts = release_contexts(sizes_of(artifact["model"]), artifact["model"].get("seed", 0), edges)
+    return artifact, decode_mask(artifact.get("mask", b""), contexts), skeleton

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 import struct
@@ -14,8 +15,9 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from pemn import errors, generator
-from pemn.codec import rice
-from pemn.federation import flips, levels, tally
+from pemn.artifact import FORMAT_VERSION
+from pemn.codec import log2, model, rans, rice
+from pemn.federation import groups, levels, tally
 from pemn.generator import Purpose
 from pemn.ledger import Entry
 from pemn.link import client, frames, keepalive, server, session
@@ -25,6 +27,8 @@ from pemn.onnx.v1 import onnx_pb2
 from pemn.prototype import Strategy
 from pemn.wire import limits
 from pemn.wire.v1 import messages_pb2
+from tests.golden import example, reference, reference_codes
+from tests.golden.reference_messages import decode_artifact
 from tests.golden.test_example import MODEL, SKELETON
 
 ROOT = Path(__file__).parents[2]
@@ -116,12 +120,20 @@ def test_constants_in_the_text() -> None:
     purposes = {name.replace("_", " "): int(number) for name, number, *_ in rows(section("Random words"), 4)}
     assert purposes == {purpose.name.lower().replace("_", " "): int(purpose) for purpose in Purpose}
     assert f"clip(q_start + k * step, {levels.LOWEST}, {levels.HIGHEST})" in text
-    assert " ".join(map(str, levels._ARCSINE_EDGES.tolist())) in text
-    assert " ".join(map(str, flips._DISTANCE_EDGES.tolist())) in text
-    assert f"{levels.NUM_ARCSINE_BUCKETS} contexts" in text
-    assert f"{flips._NUM_DISTANCES} contexts" in text
     assert tally.UNIT == 1 << 24
-    assert f"K = 0 .. {rice._MAX_K}" in text
+    assert f"{groups.MAX_GROUPS}. A weight is in the group" in text
+    assert f"at most {rice.MAX_ONES} |" in text
+    assert f"rice is out if there are more than {rice.MAX_ONES} ones" in text
+    assert f"K, 0 .. {reference_codes.LARGEST_K};" in text
+    assert f"// 6400, 1, {rans.MAX_LANES})" in text
+    assert f"{rans.LANE_BYTES} * K + cost // 8 + 3" in text
+    assert f"clip(e, 1, {model.SCALE - 1})" in text
+    assert f"at most {limits.MAX_START_EDGES} integers" in text
+    assert f"0x00, then the version of the format: 0x{FORMAT_VERSION:02x}" in text
+    assert (
+        f"Version {limits.PROTOCOL_VERSION} of the protocol, version {FORMAT_VERSION} of the `.pemn` file"
+        in text
+    )
     assert f"within {session.HELLO_TIMEOUT_S} s" in text
     assert f"at most {session.MAX_HELLO_BYTES} bytes" in text
     assert f"{session.CLIENT_ID_BYTES} random bytes" in text
@@ -170,9 +182,41 @@ def test_golden_words() -> None:
     ]
 
 
-def test_golden_masks() -> None:
-    told = re.findall(r"\| `([0-9a-f]+)` \|$", section("Coded masks"), re.MULTILINE)
-    assert told == [case["code"] for case in GOLDEN["coded_masks"]]
+def test_golden_logarithms_and_odds() -> None:
+    told = [(int(v), int(log)) for v, log in rows(section("Integer logarithms"), 2)]
+    assert len(told) > 5
+    assert log2.log2(np.array([v for v, _ in told])).tolist() == [log for _, log in told]
+    levels = [[int(cell) for cell in row] for row in rows(section("Contexts"), 4)]
+    assert len(levels) > 5
+    for level, *told_of_level in levels:
+        odds = reference.odds(level)
+        assert told_of_level == [odds, reference.half_octave(odds), reference.octave(odds)]
+
+
+def test_golden_codes() -> None:
+    table = rows(section("Golden codes"), 3)
+    codes = [cells[2].strip("`") for cells in table if cells[2].startswith("`")]
+    assert codes == [case["code"] for case in GOLDEN["coded_decisions"]]
+    told = [(cells[0], int(cells[1]), int(cells[2])) for cells in table if not cells[2].startswith("`")]
+    assert told == example.frequencies()
+
+
+def test_large_codes() -> None:
+    told = {cells[0]: [cell.strip("`") for cell in cells[1:]] for cells in rows(section("Golden codes"), 6)}
+    stored = {name: bytes.fromhex(text) for name, text in GOLDEN["large_codes"].items()}
+    assert {data[0] for data in stored.values()} == {reference_codes.RANS}
+    assert told == {
+        name: [
+            str(len(data)),
+            str(data[1]),
+            data[:16].hex(),
+            data[-8:].hex(),
+            hashlib.sha256(data).hexdigest(),
+        ]
+        for name, data in stored.items()
+    }
+    rules = dict(rows(section("Golden codes"), 2))
+    assert rules["sizes of the layers"] == ", ".join(map(str, example.LARGE_SIZES))
 
 
 def test_worked_example() -> None:
@@ -193,6 +237,18 @@ def test_worked_example() -> None:
     assert len(told["frozen weights"]) == 12 * 4
     stored["frozen weights"] = stored["frozen weights"][: 12 * 4]
     assert told == stored
+
+
+def test_the_example_file() -> None:
+    data = (Path(__file__).parent / "example.pemn").read_bytes()
+    message, mask, _ = decode_artifact(data)
+    *edges, last = map(str, message["start_edges"])
+    told = " ".join(section("Worked example").split("**The model**")[1].split())
+    assert f"{len(data)} bytes" in told
+    assert f"{len(message['start_edges']) + 1} half octaves" in told
+    assert f"{', '.join(edges)} and {last}." in told
+    assert f"`{message['mask'].hex(' ')}`: the {len(mask)} bits" in told
+    assert f"begin with `{data[-32:-28].hex(' ')}`" in told
 
 
 def test_links_lead_somewhere() -> None:

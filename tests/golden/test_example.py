@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pemn import codec
+from pemn import codec, generator
 from pemn.artifact import Artifact
-from pemn.codec import Contexts
-from pemn.federation.levels import dither
-from pemn.federation.moves import decode_moves
+from pemn.federation import release
+from pemn.federation.flips import Draw, decode_flips, draw_flips, encode_flips
+from pemn.federation.levels import Levels, dither
+from pemn.federation.moves import decode_moves, encode_moves
+from pemn.federation.public import PublicState
 from pemn.link.frames import framed_bytes, parse_request, parse_response
 from pemn.link.parts import Joiner, split
 from pemn.link.v1 import link_pb2 as pb
@@ -64,13 +66,25 @@ class Trained:
         return p, Metrics(**golden.METRICS[self.slot])
 
 
+NEW_BYTES = (
+    "PEMN gives other bytes than it did. Bytes that change are a new protocol version (docs/wire.md, Limits: "
+    "PROTOCOL_VERSION), or of the .pemn file a new version of the format: change the document and the second "
+    "implementation first, then write golden.json anew with python -m tests.golden.example"
+)
+
+
+def same(got: object, stored: object) -> None:
+    assert got == stored, NEW_BYTES
+
+
 def test_the_second_implementation_still_gives_the_stored_bytes() -> None:
-    assert golden.example() == EXAMPLE
-    assert golden.coded_masks() == STORED["coded_masks"]
+    same(golden.example(), EXAMPLE)
+    same(golden.coded_decisions(), STORED["coded_decisions"])
+    same({name: code.hex() for name, code in golden.large_codes().items()}, STORED["large_codes"])
 
 
 def test_the_spec() -> None:
-    assert SPEC.to_bytes() == EXAMPLE["spec"]
+    same(SPEC.to_bytes(), EXAMPLE["spec"])
     assert Spec.from_bytes(EXAMPLE["spec"]) == SPEC
 
 
@@ -89,46 +103,45 @@ def test_a_round() -> None:
     assert state.public.hash(SPEC.run_id) == EXAMPLE["hash of the state of round 0"]
     assert server.mask(state).packed.tobytes() == EXAMPLE["mask of round 0"]
 
-    assert encode(server.tasks(state, [0])[0]) == EXAMPLE["task: query, new client"]
+    same(encode(server.tasks(state, [0])[0]), EXAMPLE["task: query, new client"])
     first = decode(EXAMPLE["task: query, new client"])
     assert first.spec == SPEC
     assert first.broadcast is not None
     public = clients[0].apply(clients[0].start(), first.broadcast)
-    assert encode(Content(ack=clients[0].acknowledge(public))) == EXAMPLE["answer: ack of slot 0"]
+    same(encode(Content(ack=clients[0].acknowledge(public))), EXAMPLE["answer: ack of slot 0"])
     ack = decode(EXAMPLE["answer: ack of slot 0"]).ack
     assert ack is not None
     server.check_ack(state, 0, ack, server.weights_sha256(state))
 
-    votes = {}
+    ballot = server.open()
     for slot, client in enumerate(clients):
         state = server.seen(state, slot)
-        assert encode(server.tasks(state, [slot])[slot]) == EXAMPLE["task: train in round 1"]
-        u = dither(MODEL.seed, 1, slot, MODEL.num_params)
+        same(encode(server.tasks(state, [slot])[slot]), EXAMPLE["task: train in round 1"])
+        u = dither(MODEL.seed, 1, slot, 0, MODEL.num_params)
         assert u.astype("<u2").tobytes() == EXAMPLE[f"dither of slot {slot}"]
         update = client.train(public, Trained(slot))
-        assert update.flips == EXAMPLE[f"flips of slot {slot}"]
-        assert encode(Content(update=update)) == EXAMPLE[f"answer: update of slot {slot}"]
+        same(update.flips, EXAMPLE[f"flips of slot {slot}"])
+        same(update.flips_hash, EXAMPLE[f"hash of the flips of slot {slot}"])
+        same(encode(Content(update=update)), EXAMPLE[f"answer: update of slot {slot}"])
         read = decode(EXAMPLE[f"answer: update of slot {slot}"]).update
         assert read == update
-        votes[slot] = server.read_vote(state, slot, read)
-    tally = sum(vote.flips for vote in votes.values())
-    assert isinstance(tally, np.ndarray)
-    assert tally.astype(np.int8).tobytes() == EXAMPLE["tally"]
+        ballot.add(slot, server.read_vote(state, slot, read))
+    assert ballot.tally.sums(0, MODEL.num_params).astype(np.int8).tobytes() == EXAMPLE["tally"]
 
-    after = server.commit(state, votes)
+    after = server.commit(state, ballot)
     assert after.p_hat.astype("<i4").tobytes() == EXAMPLE["p_hat after round 1"]
     assert after.public.k.tobytes() == EXAMPLE["k of round 1"]
     assert server.levels.at(after.public.k).astype("<u2").tobytes() == EXAMPLE["q of round 1"]
     assert after.public.hash(SPEC.run_id) == EXAMPLE["hash of the state of round 1"]
     assert server.mask(after).packed.tobytes() == EXAMPLE["mask of round 1"]
 
-    assert encode(server.tasks(after, [1])[1]) == EXAMPLE["task: query after round 1"]
+    same(encode(server.tasks(after, [1])[1]), EXAMPLE["task: query after round 1"])
     second = decode(EXAMPLE["task: query after round 1"]).broadcast
     assert second is not None
-    assert second.moves == EXAMPLE["moves"]
-    assert np.array_equal(decode_moves(second.moves, server.levels.at(public.k)), after.public.k)
+    same(second.moves, EXAMPLE["moves"])
+    assert np.array_equal(decode_moves(second.moves, public.k, server.levels), after.public.k)
     later = clients[1].apply(public, second)
-    assert encode(Content(ack=clients[1].acknowledge(later))) == EXAMPLE["answer: ack of slot 1"]
+    same(encode(Content(ack=clients[1].acknowledge(later))), EXAMPLE["answer: ack of slot 1"])
     ack = decode(EXAMPLE["answer: ack of slot 1"]).ack
     assert ack is not None
     assert ack.weights_sha256 == EXAMPLE["hash of the weights of round 1"]
@@ -137,14 +150,14 @@ def test_a_round() -> None:
 
 def test_an_error() -> None:
     failure = Content(error=Failure(47, "no spec of this run"))
-    assert encode(failure) == EXAMPLE["answer: error"]
+    same(encode(failure), EXAMPLE["answer: error"])
     assert decode(EXAMPLE["answer: error"]) == failure
 
 
 def test_the_frames_of_the_link() -> None:
-    hello = pb.Hello(protocol_version=1, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
+    hello = pb.Hello(protocol_version=2, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
     frame = EXAMPLE["link: hello of slot 1"]
-    assert pb.SessionRequest(hello=hello).SerializeToString() == frame
+    same(pb.SessionRequest(hello=hello).SerializeToString(), frame)
     assert parse_request(frame).hello == hello
 
     task, frame = EXAMPLE["task: query after round 1"], EXAMPLE["link: query after round 1"]
@@ -160,9 +173,10 @@ def test_the_frames_of_the_link() -> None:
 def test_the_pemn_file() -> None:
     data = (FOLDER / "example.pemn").read_bytes()
     mask = Mask(MODEL.sizes, np.frombuffer(EXAMPLE["mask of round 1"], np.uint8).copy())
-    assert golden.pemn_file(SKELETON, mask.bits().astype(int).tolist()) == data
+    same(golden.pemn_file(SKELETON, mask.bits().astype(int).tolist()), data)
     artifact = Artifact.from_bytes(data)
-    assert artifact == Artifact.of(MODEL, mask, SKELETON, {"dataset": "example", "note": ""})
+    edges = release.start_edges(SPEC.protocol)
+    assert artifact == Artifact.of(MODEL, mask, SKELETON, {"dataset": "example", "note": ""}, edges)
     assert weights_sha256(artifact.weights()) == EXAMPLE["hash of the weights of round 1"]
 
 
@@ -178,13 +192,38 @@ def test_the_second_implementation_reads_pemns_own_file() -> None:
     assert {entry["key"]: entry["value"] for entry in message["provenance"]} == artifact.provenance
 
 
-@pytest.mark.parametrize("case", STORED["coded_masks"], ids=lambda case: case["code"])
-def test_coded_masks(case: dict[str, str | None]) -> None:
-    bits = np.array([digit == "1" for digit in case["bits"] or ""], np.bool_)
-    contexts = None
-    if case["contexts"] is not None:
-        ids = np.array([int(digit) for digit in case["contexts"]], np.uint8)
-        contexts = Contexts(2, lambda start, stop: ids[start:stop])
+@pytest.mark.parametrize("case", STORED["coded_decisions"], ids=lambda case: case["code"])
+def test_coded_decisions(case: dict[str, str | None]) -> None:
+    decisions = np.array([digit == "1" for digit in case["decisions"] or ""], np.bool_)
+    contexts = np.array([int(digit) for digit in case["contexts"] or "0" * decisions.size], np.uint16)
+    shape = () if case["contexts"] is None else (10,)
+
+    def decide(start: int, stop: int) -> list[codec.Decisions]:
+        return [(decisions[start:stop], contexts[start:stop])]
+
     code = bytes.fromhex(case["code"] or "")
-    assert codec.encode(bits, contexts) == code
-    assert np.array_equal(codec.decode(code, bits.size, contexts), bits)
+    same(codec.encode(decisions.size, decide, shape), code)
+    reader = codec.Reader(code, shape)
+    for start, stop in codec.blocks(decisions.size):
+        assert np.array_equal(reader.read(contexts[start:stop]), decisions[start:stop])
+        reader.end_block()
+    reader.finish()
+
+
+def test_large_codes() -> None:
+    stored = {name: bytes.fromhex(text) for name, text in STORED["large_codes"].items()}
+    rule, *states = golden.large_states()
+    levels = Levels(SPEC.protocol, rule.seed, rule.sizes)
+    before, after = (np.array(k, np.int8) for k in states)
+    same(encode_moves(before, after, levels), stored["moves"])
+    assert np.array_equal(decode_moves(stored["moves"], before, levels), after)
+    q = levels.at(before)
+    drawn = generator.uint16s(3, 0, levels.num_params).astype(np.int32)
+    draw = Draw(levels, before, 5, 1)
+    flips = draw_flips((q + drawn // 2 - 16384).clip(66, 65470).astype(np.uint16), draw)
+    same(encode_flips(flips, draw), stored["flips"])
+    assert np.array_equal(decode_flips(stored["flips"], draw).raised, flips.raised)
+    near = np.array(golden.released(states[0]), np.int8)
+    mask, edges = PublicState(5, near).mask(levels), release.start_edges(SPEC.protocol)
+    same(release.encode_mask(mask, rule.seed, edges), stored["released mask"])
+    assert release.decode_mask(stored["released mask"], rule.sizes, rule.seed, edges) == mask

@@ -1,9 +1,9 @@
-"""Random federations, without a socket: a server, clients that come, go and forget, and messages as bytes."""
+"""What is true of a federation, whoever comes, goes, forgets, repeats itself or is late."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,239 +11,388 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pemn.errors import MalformedFrame, MissingSpec, OutOfSync, RemoteError, WrongRound
-from pemn.federation.levels import HIGHEST, LOWEST, Levels
+from pemn.errors import MalformedFrame, OutOfSync, WrongRound
+from pemn.federation.flips import Draw, Flips, encode_flips
+from pemn.federation.levels import HALF, Levels
+from pemn.federation.moves import encode_moves
 from pemn.federation.public import PublicState
-from pemn.methods.mask import MaskClient, MaskServer, ServerState, Vote
+from pemn.methods.mask import Ballot, MaskServer, encode_state
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
 from tests.networks import model_spec, run_spec
+from tests.property.federation import UNIT, World, update_of
 
 MODEL = model_spec((9, 13), (10, 9))
+EVENTS = (
+    "away",
+    "away",
+    "vote",
+    "vote",
+    "vote",
+    "twice",
+    "lost",
+    "query",
+    "late",
+    "new",
+    "stateless",
+    "corrupt",
+    "old",
+)
 
 
-@dataclass
-class Jitter:
-    """A trainer without a network: it moves every probability at random."""
-
-    slot: int
-    spread: float = 6000.0
-
-    def train(self, q: NDArray[np.uint16], round_: int) -> tuple[NDArray[np.uint16], Metrics]:
-        rng = np.random.default_rng([self.slot, round_])
-        moved = q.astype(np.float64) + rng.normal(0, self.spread, q.size)
-        return moved.clip(LOWEST, HIGHEST).astype(np.uint16), Metrics(10, 500, 3)
-
-
-@dataclass
-class Device:
-    """A client with its store."""
-
-    spec: Spec
-    slot: int
-    state: PublicState | None = None
-    has_spec: bool = False
-
-    def answer(self, task: bytes, train: bool = True) -> bytes:
-        content = decode(task)
-        assert content.broadcast is not None
-        if content.spec is not None:
-            self.has_spec, self.state = True, None
-            assert content.spec == self.spec
-        if not self.has_spec:
-            raise MissingSpec("no spec")
-        client = MaskClient.of(self.spec, self.slot)
-        self.state = client.apply(self.state or client.start(), content.broadcast)
-        if train:
-            return encode(Content(update=client.train(self.state, Jitter(self.slot))))
-        return encode(Content(ack=client.acknowledge(self.state)))
+@st.composite
+def specs(draw: st.DrawFn) -> Spec:
+    sides = st.one_of(st.integers(1, 5), st.integers(1, 40))
+    shapes = draw(st.lists(st.tuples(sides, sides), min_size=1, max_size=12))
+    return run_spec(
+        model_spec(*shapes, seed=draw(st.integers(0, 2**64 - 1))),
+        num_slots=draw(st.integers(1, 5)),
+        step=draw(st.one_of(st.sampled_from([4096, 16384, 32768]), st.integers(1, 65535))),
+        spread=draw(st.sampled_from([0.0, 1.0, 3.0])),
+        eta=draw(st.sampled_from([(1, 1), (1, 3), (5, 2), (65535, 1)])),
+        run_id=draw(st.integers(0, 2**64 - 1)),
+    )
 
 
-def vote(server: MaskServer, state: ServerState, slot: int, answer: bytes) -> Vote:
-    update = decode(answer).update
-    assert update is not None
-    return server.read_vote(state, slot, update)
+def play(world: World, event: str, slot: int, rng: random.Random) -> bytes | None:
+    """What happens to a client in a round; returns its update if it has one."""
+    if event == "away":
+        return None
+    if event == "query":
+        world.bring_up(slot)
+        return None
+    if event == "new":
+        world.nodes[slot] = world.fresh(slot)
+    elif event == "stateless":
+        world.nodes[slot] = world.fresh(slot, spec=world.spec)
+    elif event == "corrupt":
+        world.corrupt(slot, rng)
+    elif event == "old":
+        round_ = rng.choice(sorted(world.states))
+        world.nodes[slot] = world.fresh(slot, PublicState(round_, world.states[round_]), spec=world.spec)
+    return world.train(slot)
 
 
-@dataclass
-class World:
-    """A run with its devices."""
+@settings(max_examples=30)
+@given(
+    specs(),
+    st.integers(0, 3),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 0.3, 3.0]),
+    st.lists(st.lists(st.sampled_from(EVENTS), min_size=5, max_size=5), min_size=1, max_size=5),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_happens_all_end_with_what_the_definitions_say(
+    spec: Spec,
+    late_rounds: int,
+    past_rounds: int,
+    spread: float,
+    rounds: list[list[str]],
+    rng: random.Random,
+) -> None:
+    """`World` holds every round's p_hat and k, and who may vote, against a second computation."""
+    world = World(spec, late_rounds, past_rounds, spread)
+    late: list[tuple[int, int, bytes]] = []  # when, who, what
+    for number, events in enumerate(rounds):
+        inbox = [(slot, answer) for when, slot, answer in late if when == number]
+        for slot in range(spec.data.num_slots):
+            answer = play(world, events[slot], slot, rng)
+            if answer is None or events[slot] == "lost":
+                continue
+            if events[slot] == "late":
+                late.append((number + rng.randint(1, 4), slot, answer))
+            else:
+                inbox += [(slot, answer)] * (2 if events[slot] == "twice" else 1)
+        rng.shuffle(inbox)
+        for slot, answer in inbox:
+            world.deliver(slot, answer)
+        world.commit(killed=rng.random() < 0.5, rng=rng)
+    for slot in range(spec.data.num_slots):
+        world.bring_up(slot)  # checks the hashes of state and weights
+        state = world.nodes[slot]._state
+        assert state is not None
+        assert state.round == len(rounds)
+        assert np.array_equal(state.k, world.state.public.k)
+    mask = world.levels.at(world.state.public.k) > HALF
+    assert np.array_equal(world.server.mask(world.state).bits(), mask)
 
-    spec: Spec
-    state: ServerState = field(init=False)
-    devices: list[Device] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.server = MaskServer.of(self.spec)
-        self.state = self.server.start()
-        self.devices = [Device(self.spec, slot) for slot in range(self.spec.data.num_slots)]
-
-    def round(self, slots: list[int]) -> None:
-        votes = {}
-        for slot in slots:
-            for _ in range(2):
-                task = encode(self.server.tasks(self.state, [slot])[slot])
-                try:
-                    answer = self.devices[slot].answer(task)
-                except MissingSpec:
-                    self.state = self.server.forget(self.state, slot)
-                    continue
-                except OutOfSync:
-                    self.state = self.server.rewind(self.state, slot)
-                    continue
-                votes[slot] = vote(self.server, self.state, slot, answer)
-                break
-        self.state = self.server.commit(self.state, votes)
-
-    def finish(self) -> None:
-        for device in self.devices:
-            task = encode(self.server.tasks(self.state, [device.slot])[device.slot])
-            ack = decode(device.answer(task, train=False)).ack
-            assert ack is not None
-            self.server.check_ack(self.state, device.slot, ack, self.server.weights_sha256(self.state))
-            self.state = self.server.seen(self.state, device.slot)
+@settings(max_examples=15)
+@given(
+    specs(), st.lists(st.sets(st.integers(0, 4)), min_size=1, max_size=5), st.randoms(use_true_random=False)
+)
+def test_the_order_of_votes_changes_nothing(spec: Spec, rounds: list[set[int]], rng: random.Random) -> None:
+    worlds = [World(spec), World(spec)]
+    for voters in rounds:
+        slots = [slot for slot in range(spec.data.num_slots) if slot in voters]
+        for world in worlds:
+            rng.shuffle(slots)
+            for slot in slots:
+                world.deliver(slot, world.train(slot))
+            world.commit()
+    first, second = (encode_state(world.server, world.state) for world in worlds)
+    assert first == second
 
 
 @settings(max_examples=25)
-@given(
-    st.lists(st.sets(st.integers(0, 3), max_size=4), min_size=1, max_size=7),
-    st.sampled_from([4096, 16384, 32768]),
-    st.sampled_from([0.0, 3.0]),
-    st.sampled_from([(1, 1), (1, 3), (5, 2)]),
-)
-def test_whoever_misses_whatever_ends_in_the_same_state(
-    rounds: list[set[int]], step: int, spread: float, eta: tuple[int, int]
-) -> None:
-    world = World(run_spec(MODEL, num_slots=4, step=step, spread=spread, eta=eta))
-    for slots in rounds:
-        world.round(sorted(slots))
-    world.finish()  # checks the hash of every device's state and weights
-    for device in world.devices:
-        assert device.state is not None
-        assert np.array_equal(device.state.k, world.state.public.k)
-        assert device.state.round == len(rounds)
-
-
-@settings(max_examples=20)
-@given(st.lists(st.integers(0, 2), min_size=1, max_size=6), st.integers(0, 5))
-def test_a_client_that_forgets_is_brought_up_again(forgetful: list[int], seed: int) -> None:
-    world = World(run_spec(MODEL))
-    rng = random.Random(seed)
-    for slot in forgetful:
-        world.round([0, 1, 2])
-        device = world.devices[slot]
-        if rng.random() < 0.5:
-            device.has_spec, device.state = False, None  # the whole store
-        else:
-            device.state = None  # the public state alone
-    world.round([0, 1, 2])
-    assert set(world.state.known) == {0, 1, 2}
-    world.finish()
-
-
-def test_the_order_of_votes_changes_nothing() -> None:
-    worlds = [World(run_spec(MODEL)) for _ in range(2)]
-    for round_ in range(4):
-        order = [0, 1, 2]
-        worlds[0].round(order)
-        random.Random(round_).shuffle(order)
-        worlds[1].round(order)
-    assert np.array_equal(worlds[0].state.p_hat, worlds[1].state.p_hat)
-    assert np.array_equal(worlds[0].state.public.k, worlds[1].state.public.k)
+@given(specs(), st.sets(st.integers(0, 4)))
+def test_a_catch_up_is_the_shorter_of_merged_change_and_keyframe(spec: Spec, voting: set[int]) -> None:
+    """From any base, with and without votes in the rounds between, it leads to the same state."""
+    num_rounds = 5
+    world = World(spec, late_rounds=num_rounds)  # keeps all states
+    for number in range(num_rounds):
+        if number in voting:
+            for slot in range(spec.data.num_slots):
+                world.deliver(slot, world.train(slot))
+        world.commit()
+    for base, k in world.states.items():
+        state = replace(world.state, known={0: base})
+        message = world.server.tasks(state, [0])[0].broadcast
+        assert message is not None
+        lengths = {
+            round_: len(encode_moves(world.states[round_], world.state.public.k, world.levels))
+            for round_ in {0, base}
+        }
+        assert len(message.moves) == lengths[message.base_round]
+        if base < num_rounds - 1:  # a client that missed none is sent the last change
+            assert len(message.moves) == min(lengths.values())
+        node = world.fresh(0, PublicState(base, k), spec=spec)
+        assert node.handle("query", decode(encode(Content(broadcast=message)))).ack is not None
 
 
 def test_a_merged_catch_up_costs_less_than_the_rounds_it_replaces() -> None:
-    spec = run_spec(model_spec((60, 60), (10, 60)), step=8192)
-    world = World(spec)
-    world.round([0, 1, 2])
+    world = World(run_spec(model_spec((60, 60), (10, 60)), step=8192))
+    for slot in range(3):
+        world.deliver(slot, world.train(slot))
+    world.commit()
     parts = 0
     for _ in range(6):
         task = world.server.tasks(world.state, [0])[0]
         assert task.broadcast is not None
         parts += len(task.broadcast.moves)
-        world.round([0, 1])
+        for slot in (0, 1):
+            world.deliver(slot, world.train(slot))
+        world.commit()
     merged = world.server.tasks(world.state, [2])[2].broadcast
     assert merged is not None
     assert merged.base_round == 0
     assert 0 < len(merged.moves) < parts
 
 
+def test_clients_with_one_state_share_one_broadcast_and_none_is_coded_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(run_spec(MODEL, num_slots=3))
+    for slot in range(3):
+        world.deliver(slot, world.train(slot))
+    world.commit()
+    coded = []
+    broadcast = MaskServer._broadcast
+    monkeypatch.setattr(
+        MaskServer,
+        "_broadcast",
+        lambda *args: coded.append(args[2].round) or broadcast(*args),  # type: ignore[func-returns-value]
+    )
+    tasks = world.server.tasks(world.state, range(3))
+    assert len({id(task.broadcast) for task in tasks.values()}) == 1
+    assert coded == [0]
+
+
 def test_the_spec_is_sent_once() -> None:
     world = World(run_spec(MODEL))
     assert world.server.tasks(world.state, [1])[1].spec is not None
-    world.round([1])
+    world.deliver(1, world.train(1))
+    world.commit()
     assert world.server.tasks(world.state, [1])[1].spec is None
     assert world.server.tasks(world.state, [0])[0].spec is not None
 
 
-def test_a_broadcast_that_was_applied_changes_nothing_more() -> None:
-    world = World(run_spec(MODEL))
-    world.round([0, 1, 2])
-    task = encode(world.server.tasks(world.state, [0])[0])
-    first = world.devices[0].answer(task)
-    kept = world.devices[0].state
-    assert world.devices[0].answer(task) == first
-    assert world.devices[0].state is kept
-
-
 def test_past_states_are_kept_only_while_somebody_needs_them() -> None:
+    world = World(run_spec(MODEL), past_rounds=3)
+
+    def next_round(*slots: int) -> list[int]:
+        for slot in slots:
+            world.deliver(slot, world.train(slot))
+        world.commit()
+        return sorted(world.state.past)
+
+    assert [next_round(0, 1) for _ in range(3)] == [[0], [0, 1], [0, 2]]
+    assert next_round(0) == [0, 2, 3]  # 2 for client 1
+    assert next_round(0) == [0, 2, 4]
+    assert next_round(0) == [0, 5]  # client 1 has been away for too long: it will get a keyframe
+    message = world.server.tasks(world.state, [1])[1].broadcast
+    assert message is not None
+    assert message.base_round == 0
+    world.bring_up(1)
+
+
+def test_past_states_are_kept_for_late_votes() -> None:
+    world = World(run_spec(MODEL), late_rounds=2)
+    for number in range(5):
+        world.commit()
+        assert sorted(world.state.past) == sorted({0, *range(max(number - 1, 0), number + 1)})
+
+
+def test_a_late_vote_counts_once_and_takes_the_place_of_the_next() -> None:
+    world = World(run_spec(MODEL), late_rounds=1)
+    late = world.train(0)
+    world.commit()
+    fresh = world.train(0)
+    assert world.deliver(0, late)
+    assert not world.deliver(0, late)
+    assert not world.deliver(0, fresh)
+    world.commit()
+    assert not world.deliver(0, late)
+    assert world.deliver(0, fresh)  # it is late by now, and has not counted
+    world.commit()
+    assert world.voted == {0: 2}
+    assert not world.deliver(0, late)
+    assert not world.deliver(0, fresh)
+
+
+def test_a_late_vote_is_no_news_of_what_a_client_has() -> None:
+    world = World(run_spec(MODEL), late_rounds=2)
+    late = world.train(0)
+    world.deliver(1, world.train(1))
+    world.commit()
+    world.bring_up(0)
+    assert world.deliver(0, late)
+    world.commit()
+    message = world.server.tasks(world.state, [0])[0].broadcast
+    assert message is not None
+    assert message.base_round == world.state.known[0] == 1
+
+
+def test_a_server_that_goes_back_takes_its_clients_along() -> None:
+    """Restored from a snapshot two rounds old: votes of the rounds that are lost do not count in the new ones."""
     world = World(run_spec(MODEL))
-    for _ in range(6):
-        world.round([0, 1])
-    assert sorted(world.state.past) == [0, 5]
-    world.round([0])
-    assert sorted(world.state.past) == [0, 5, 6]
+    for _ in range(2):
+        for slot in range(3):
+            world.deliver(slot, world.train(slot))
+        world.commit()
+    old, p_hat, voted = world.state, world.p_hat, dict(world.voted)
+    for slots in ((0, 1), (0, 1, 2)):
+        for slot in slots:
+            world.deliver(slot, world.train(slot))
+        world.commit()
+    lost = [world.train(slot) for slot in range(3)]  # of round 5, from a state that no longer is
+    world.state, world.p_hat, world.voted = old, p_hat, voted
+    for _ in range(2):
+        world.deliver(2, world.train(2))
+        world.commit()
+    for slot in (0, 1):
+        with pytest.raises(OutOfSync, match="public state"):
+            world.server.read_vote(world.state, slot, update_of(lost[slot]))
+        assert world.deliver(slot, world.train(slot))
+    world.commit()
+    for slot in range(3):
+        world.bring_up(slot)
 
 
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ({"run_id": 1}, WrongRound),
-        ({"round": 1}, WrongRound),
-        ({"round": 3}, WrongRound),
-        ({"slot": 1}, WrongRound),
-        ({"state_hash": b"?" * 16}, OutOfSync),
-        ({"flips": b"\x00"}, MalformedFrame),
-    ],
+@settings(max_examples=25)
+@given(
+    specs(),
+    st.integers(0, 4),
+    st.integers(1, 4),
+    st.sampled_from(["raise", "lower", "random"]),
+    st.integers(0, 99),
 )
-def test_an_update_counts_for_its_run_round_slot_and_state_alone(
-    change: dict[str, object], error: type[RemoteError]
+def test_colluders_move_a_weight_by_at_most_their_share(
+    spec: Spec, honest: int, colluding: int, attack: str, seed: int
 ) -> None:
+    """f of K: p_hat with their votes, and with votes of nothing in their place."""
+    count = honest + colluding
+    spec = replace(spec, data=replace(spec.data, num_slots=count))
+    world = World(spec)
+    honest_votes = {slot: world.train(slot) for slot in range(honest)}
+    rng = np.random.default_rng(seed)
+    ends: list[NDArray[np.int64]] = []
+    for attacking in (True, False):
+        ballot = world.server.open()
+        for slot in range(count):
+            answer = honest_votes.get(slot) or forge(world, slot, attack if attacking else "nothing", rng)
+            ballot.add(slot, world.server.read_vote(world.state, slot, update_of(answer)))
+        ends.append(world.server.commit(world.state, ballot).p_hat.astype(np.int64))
+    share = spec.protocol.eta_num * colluding * UNIT / (spec.protocol.eta_den * count)
+    assert np.abs(ends[0] - ends[1]).max() <= share + 1  # a division rounds down
+    if attack == "raise" and count == 1:  # alone it has all that the bound gives
+        moved = ends[0] - ends[1]
+        assert (moved[moved > 0] >= min(share, int(UNIT - ends[1].max())) - 1).all()
+
+
+def forge(world: World, slot: int, attack: str, rng: np.random.Generator) -> bytes:
+    """An update with the flips that an attacker wants: every one that goes its way."""
+    state, spec = world.state.public, world.spec
+    draw = Draw(world.levels, state.k, state.round + 1, slot)
+    n = world.levels.num_params
+    q, u = draw.block(0, n)
+    chosen = {
+        "raise": u >= q,
+        "lower": u < q,
+        "random": rng.random(n) < 0.5,
+        "nothing": np.zeros(n, np.bool_),
+    }[attack]
+    flips = Flips(*(np.packbits(part, bitorder="little") for part in (chosen & (u >= q), chosen & (u < q))))
+    update = Update(
+        run_id=spec.run_id,
+        round=draw.round,
+        slot=slot,
+        state_hash=state.hash(spec.run_id),
+        flips=encode_flips(flips, draw),
+        flips_hash=flips.hash(spec.run_id, draw.round, slot),
+        metrics=Metrics(1, 1, 1),
+    )
+    return encode(Content(update=update))
+
+
+def test_a_ballot_takes_one_vote_a_slot() -> None:
     world = World(run_spec(MODEL))
-    world.round([0, 1, 2])
-    update = decode(world.devices[0].answer(encode(world.server.tasks(world.state, [0])[0]))).update
-    assert update is not None
-    assert world.server.read_vote(world.state, 0, update).metrics == Metrics(10, 500, 3)
-    forged = Update(**{**vars(update), **change})
-    with pytest.raises(error):
-        world.server.read_vote(world.state, 0, forged)
+    vote = world.server.read_vote(world.state, 0, update_of(world.train(0)))
+    ballot = Ballot(MODEL.num_params)
+    ballot.add(0, vote)
+    with pytest.raises(WrongRound, match="second vote of a slot"):
+        ballot.add(0, vote)
+    assert len(ballot) == 1
+    assert dict(ballot.rounds) == {0: 1}
+    assert ballot.metrics[0] == Metrics(7, 500, 1)
 
 
 def test_a_client_with_other_weights_is_found_out() -> None:
     world = World(run_spec(MODEL))
-    world.round([0, 1, 2])
-    device = world.devices[0]
-    ack = decode(device.answer(encode(world.server.tasks(world.state, [0])[0]), train=False)).ack
+    world.commit()
+    ack = decode(world.ask(0, "query")).ack
     assert ack is not None
-    forged = type(ack)(**{**vars(ack), "weights_sha256": b"\0" * 32})
-    with pytest.raises(OutOfSync, match="hash of the weights"):
-        world.server.check_ack(world.state, 0, forged, world.server.weights_sha256(world.state))
+    weights = world.server.weights_sha256(world.state)
+    world.server.check_ack(world.state, 0, ack, weights)
+    for change, error in (
+        ({"weights_sha256": b"\0" * 32}, OutOfSync),
+        ({"state_hash": b"\0" * 16}, OutOfSync),
+        ({"round": 0}, WrongRound),
+        ({"slot": 1}, WrongRound),
+        ({"run_id": 1}, WrongRound),
+    ):
+        with pytest.raises(error):
+            world.server.check_ack(world.state, 0, replace(ack, **change), weights)
 
 
 def test_a_corrupt_broadcast_is_noticed() -> None:
     world = World(run_spec(MODEL))
-    world.round([0, 1, 2])
-    task = world.server.tasks(world.state, [0])[0]
-    assert task.broadcast is not None
-    forged = type(task.broadcast)(**{**vars(task.broadcast), "state_hash": b"\0" * 16})
+    world.deliver(0, world.train(0))
+    world.commit()
+    message = world.server.tasks(world.state, [0])[0].broadcast
+    assert message is not None
+    client = world.nodes[0]._run
+    state = world.nodes[0]._state
+    assert client is not None
+    assert state is not None
     with pytest.raises(OutOfSync, match="hash of the public state"):
-        world.devices[0].answer(encode(Content(broadcast=forged)))
+        client.client.apply(state, replace(message, state_hash=b"\0" * 16))
+    with pytest.raises(MalformedFrame):
+        client.client.apply(state, replace(message, moves=message.moves + b"\0"))
+    after = client.client.apply(state, message)
+    assert client.client.apply(after, message) is after
 
 
-def test_the_shared_mask_is_the_public_states() -> None:
-    world = World(run_spec(MODEL))
-    for _ in range(3):
-        world.round([0, 1, 2])
-    levels = Levels(world.spec.protocol, MODEL.seed, MODEL.num_params)
-    wanted = levels.at(world.state.public.k) > 32768
-    assert np.array_equal(world.server.mask(world.state).bits(), wanted)
+def test_levels_of_a_run_are_those_of_its_spec() -> None:
+    spec = run_spec(MODEL)
+    assert Levels.of(spec) == Levels(spec.protocol, MODEL.seed, (9 * 13, 90))

@@ -333,6 +333,7 @@ class Update(_message.Message):
     SLOT_FIELD_NUMBER: _builtins.int
     STATE_HASH_FIELD_NUMBER: _builtins.int
     FLIPS_FIELD_NUMBER: _builtins.int
+    FLIPS_HASH_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     round: _builtins.int
@@ -341,6 +342,8 @@ class Update(_message.Message):
     """Of the public state that it was trained from: 16 bytes."""
     flips: _builtins.bytes
     """Coded flip mask."""
+    flips_hash: _builtins.bytes
+    """Of the flip mask, decoded: 8 bytes."""
     @_builtins.property
     def metrics(self) -> Global___Metrics: ...
     def __init__(
@@ -351,11 +354,12 @@ class Update(_message.Message):
         slot: _builtins.int = ...,
         state_hash: _builtins.bytes = ...,
         flips: _builtins.bytes = ...,
+        flips_hash: _builtins.bytes = ...,
         metrics: Global___Metrics | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flips", b"flips", "metrics", b"metrics", "round", b"round", "run_id", b"run_id", "slot", b"slot", "state_hash", b"state_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flips", b"flips", "flips_hash", b"flips_hash", "metrics", b"metrics", "round", b"round", "run_id", b"run_id", "slot", b"slot", "state_hash", b"state_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -431,6 +435,9 @@ class Content(_message.Message):
     UPDATE_FIELD_NUMBER: _builtins.int
     ACK_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    check: _builtins.bytes
+    """Always, and always the last 10 bytes: the first 8 bytes of the SHA-256 of all bytes before this field."""
     @_builtins.property
     def spec(self) -> Global___Spec:
         """Server to client: only to a client that does not have it."""
@@ -459,10 +466,11 @@ class Content(_message.Message):
         update: Global___Update | None = ...,
         ack: Global___Ack | None = ...,
         error: Global___Error | None = ...,
+        check: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "broadcast", b"broadcast", "error", b"error", "spec", b"spec", "update", b"update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "broadcast", b"broadcast", "error", b"error", "spec", b"spec", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "broadcast", b"broadcast", "check", b"check", "error", b"error", "spec", b"spec", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,6 +507,7 @@ class Artifact(_message.Message):
     ONNX_SKELETON_FIELD_NUMBER: _builtins.int
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    START_EDGES_FIELD_NUMBER: _builtins.int
     mask: _builtins.bytes
     """Coded mask."""
     onnx_skeleton: _builtins.bytes
@@ -511,6 +520,10 @@ class Artifact(_message.Message):
     def provenance(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Who made it, from what: for people."""
 
+    @_builtins.property
+    def start_edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ascending, 1 .. 65535: at which draws the seed says something else of how likely a weight is kept."""
+
     def __init__(
         self,
         *,
@@ -519,10 +532,11 @@ class Artifact(_message.Message):
         onnx_skeleton: _builtins.bytes = ...,
         weights_sha256: _builtins.bytes = ...,
         provenance: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        start_edges: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask", b"mask", "model", b"model", "onnx_skeleton", b"onnx_skeleton", "provenance", b"provenance", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask", b"mask", "model", b"model", "onnx_skeleton", b"onnx_skeleton", "provenance", b"provenance", "start_edges", b"start_edges", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,14 +15,17 @@ from hypothesis import strategies as st
 
 from pemn.artifact import MAGIC, Artifact, sizes_in_file
 from pemn.errors import LocalError, MalformedArtifact
+from pemn.federation.levels import HALF, Levels, normal_start_levels
+from pemn.federation.release import start_edges
 from pemn.mask import Mask
 from pemn.rebuild import rebuild
 from pemn.wire import limits
+from pemn.wire.spec import MaskProtocol
 from pemn.wire.v1 import messages_pb2 as pb
 from tests.models import make_artifact, skeleton_of
 from tests.networks import model_spec
 
-HEADER = MAGIC + b"\x00\x01"
+HEADER = MAGIC + b"\x00\x02"
 
 
 def seal(message: bytes) -> bytes:
@@ -57,7 +60,7 @@ def test_round_trip(artifact: Artifact, data: bytes) -> None:
 
 
 def test_the_file_is_as_documented(artifact: Artifact, data: bytes) -> None:
-    assert data.startswith(b"PEMN\x00\x01")
+    assert data.startswith(b"PEMN\x00\x02")
     assert data[-32:] == hashlib.sha256(data[:-32]).digest()
     proto = message_of(data)
     assert zlib.decompress(proto.onnx_skeleton, wbits=-15) == artifact.onnx_skeleton
@@ -74,6 +77,22 @@ def test_the_file_is_little_more_than_its_mask(data: bytes) -> None:
 def test_sparse_masks_are_coded_shorter() -> None:
     sizes = [len(make_artifact(density=density).to_bytes()) for density in (0.5, 0.1, 0.01)]
     assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_a_mask_that_follows_the_start_of_training_is_coded_shorter() -> None:
+    artifact, protocol = make_artifact(), MaskProtocol(16384, 1, 1, normal_start_levels(3.0))
+    levels = Levels(protocol, artifact.model.seed, artifact.model.sizes)
+    kept = levels.at(np.zeros(levels.num_params, np.int8)) > HALF
+    near = dataclasses.replace(artifact, mask=Mask.from_bits(kept, levels.sizes))
+    informed = dataclasses.replace(near, start_edges=start_edges(protocol))
+    assert Artifact.from_bytes(informed.to_bytes()) == informed
+    assert sizes_in_file(informed.to_bytes())["mask"] < 0.5 * sizes_in_file(near.to_bytes())["mask"]
+
+
+@pytest.mark.parametrize("edges", [(0,), (5, 5), (9, 3), (65536,), tuple(range(1, 33))])
+def test_start_edges_are_checked(edges: tuple[int, ...]) -> None:
+    with pytest.raises(LocalError, match="start edges"):
+        dataclasses.replace(make_artifact(), start_edges=edges)
 
 
 def test_every_truncation_is_refused(data: bytes) -> None:
@@ -108,11 +127,11 @@ def test_a_forger_gets_a_clear_refusal_or_a_whole_file(draw: st.DataObject) -> N
     [
         (lambda data: b"", "not a .pemn file: got no bytes"),
         (lambda data: b"PK\x03\x04" + data[4:], "not a .pemn file: got 504b0304"),
-        (lambda data: b"PEMN\x00\x02" + data[6:], "version of a .pemn file: got 0002; wanted 0001"),
+        (lambda data: b"PEMN\x00\x01" + data[6:], "version of a .pemn file: got 0001; wanted 0002"),
         (lambda data: data + b"\x00", "cut off or damaged"),
         (lambda data: data[:-1], "cut off or damaged"),
-        (lambda data: seal(b""), "length of architecture"),
-        (lambda data: seal(b"\xff" * 40), "not a message"),
+        (lambda data: seal(b""), "empty architecture"),
+        (lambda data: seal(b"\xff" * 40), "varint"),
     ],
 )
 def test_foreign_files_are_refused_with_the_reason(

@@ -52,7 +52,7 @@ def test_it_acknowledges_and_votes(node: Node) -> None:
     update = node.handle(TRAIN, server.tasks(state, [1])[1]).update
     assert update is not None
     vote = server.read_vote(state, 1, update)
-    assert not vote.flips.any()
+    assert not vote.flips.mask.any()
     assert vote.metrics == Metrics(1, 2, 3)
 
 
@@ -66,7 +66,7 @@ def test_without_the_spec_it_asks_for_it(node: Node) -> None:
 def test_a_new_process_goes_on_from_the_store(node: Node, tmp_path: Path) -> None:
     server, state = first_state()
     node.handle(QUERY, server.tasks(state, [1])[1])
-    state = server.commit(server.seen(state, 1), {})
+    state = server.commit(server.seen(state, 1), server.open())
     again = Node(1, FileStore(tmp_path), make_trainer)
     assert server.tasks(state, [1])[1].spec is None
     assert again.handle(QUERY, server.tasks(state, [1])[1]).ack is not None
@@ -79,8 +79,8 @@ def test_a_new_process_goes_on_from_the_store(node: Node, tmp_path: Path) -> Non
 def test_a_server_that_believes_too_much_is_told(node: Node) -> None:
     server, state = first_state()
     node.handle(QUERY, server.tasks(state, [1])[1])
-    ahead = server.commit(state, {})
-    ahead = server.commit(server.seen(ahead, 1), {})
+    ahead = server.commit(state, server.open())
+    ahead = server.commit(server.seen(ahead, 1), server.open())
     answer = node.handle(TRAIN, server.tasks(ahead, [1])[1])
     assert answer.error is not None
     assert answer.error.code == OutOfSync.code
@@ -90,7 +90,7 @@ def test_a_server_that_believes_too_much_is_told(node: Node) -> None:
 def test_a_corrupt_broadcast_is_answered_and_forgotten(node: Node) -> None:
     server, state = first_state()
     node.handle(QUERY, server.tasks(state, [1])[1])
-    state = server.commit(server.seen(state, 1), {})
+    state = server.commit(server.seen(state, 1), server.open())
     task = server.tasks(state, [1])[1]
     assert task.broadcast is not None
     corrupt = replace(task, broadcast=replace(task.broadcast, moves=b"\xff\xff"))

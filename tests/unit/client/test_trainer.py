@@ -29,7 +29,7 @@ def test_each_slot_trains_on_its_own_share() -> None:
     spec = spec_of(partition="classes:2")
     labels = load("digits", None, "train").labels
     sizes = [len(share) for share in shards(Partition.parse("classes:2"), labels, 3, spec.model.seed)]
-    q = Levels(spec.protocol, spec.model.seed, spec.model.num_params).start
+    q = Levels.of(spec).at(np.zeros(spec.model.num_params, np.int8))
     trained = [TrainerFactory(device="cpu")(spec, slot).train(q, 1) for slot in range(3)]
     assert [metrics.num_images for _, metrics in trained] == sizes
     assert not np.array_equal(trained[0][0], trained[1][0])
@@ -37,7 +37,7 @@ def test_each_slot_trains_on_its_own_share() -> None:
 
 def test_own_data_are_not_divided() -> None:
     spec = spec_of(partition="own")
-    q = Levels(spec.protocol, spec.model.seed, spec.model.num_params).start
+    q = Levels.of(spec).at(np.zeros(spec.model.num_params, np.int8))
     for slot in range(3):
         _, metrics = TrainerFactory(device="cpu")(spec, slot).train(q, 1)
         assert metrics.num_images == len(load("digits", None, "train").labels)

@@ -27,6 +27,23 @@ def test_packing_loses_nothing(sizes: tuple[int, ...], seed: int) -> None:
     assert mask.density == pytest.approx(bits.mean())
 
 
+@given(SIZES, st.integers(0, 1000))
+def test_flat_bits_have_no_padding_between_layers(sizes: tuple[int, ...], seed: int) -> None:
+    bits = draw(sizes, seed)
+    flat = Mask.from_bits(bits, sizes).flat()
+    whole = np.unpackbits(flat, bitorder="little")
+    assert flat.size == -(-bits.size // 8)
+    assert whole[: bits.size].tolist() == bits.tolist()
+    assert not whole[bits.size :].any()
+    assert Mask.from_flat(flat, sizes) == Mask.from_bits(bits, sizes)
+
+
+@pytest.mark.parametrize("flat", [[], [1], [1, 2, 3]])
+def test_flat_bits_of_another_number_of_weights_are_refused(flat: list[int]) -> None:
+    with pytest.raises(LocalError, match=r"flat mask: got uint8 .*; wanted uint8 \(2,\)"):
+        Mask.from_flat(np.array(flat, np.uint8), (3, 9))
+
+
 @given(SIZES, st.integers(0, 1000), st.integers(0, 1000))
 def test_xor(sizes: tuple[int, ...], one: int, two: int) -> None:
     a, b = Mask.from_bits(draw(sizes, one), sizes), Mask.from_bits(draw(sizes, two), sizes)

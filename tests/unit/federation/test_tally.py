@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import random
+import weakref
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pemn.errors import LocalError
+from pemn.federation import tally as tally_module
 from pemn.federation.levels import Levels, normal_start_levels
-from pemn.federation.tally import UNIT, learn, settle, start
+from pemn.federation.planes import GROUP
+from pemn.federation.tally import UNIT, Tally, learn, settle, start
 from pemn.wire.spec import MaskProtocol
 
+N = 13
+
 VOTES = st.lists(
-    st.lists(st.sampled_from([-1, 0, 1]), min_size=12, max_size=12).map(lambda v: np.array(v, np.int8)),
+    st.lists(st.sampled_from([-1, 0, 1]), min_size=N, max_size=N).map(lambda v: np.array(v, np.int8)),
     min_size=1,
-    max_size=9,
+    max_size=40,
 )
+ETAS = st.tuples(st.integers(1, 65535), st.integers(1, 65535))
+P_HATS = st.lists(st.sampled_from([0, 1, UNIT - 1, UNIT]) | st.integers(0, UNIT), min_size=N, max_size=N)
 
 
 def protocol(step: int = 32768, eta: tuple[int, int] = (1, 1)) -> MaskProtocol:
@@ -23,42 +34,188 @@ def protocol(step: int = 32768, eta: tuple[int, int] = (1, 1)) -> MaskProtocol:
 
 
 def p_hat() -> NDArray[np.int32]:
-    return start(Levels(protocol(), 3, 12).start)
+    return start(Levels(protocol(), 3, (N,)).at(np.zeros(N, np.int8)))
+
+
+def tally_of(votes: list[NDArray[np.int8]], n: int = N) -> Tally:
+    tally = Tally(n)
+    for vote in votes:
+        raised, lowered = (np.packbits(vote == sign, bitorder="little") for sign in (1, -1))
+        tally.add(raised, lowered)
+    return tally
 
 
 @given(VOTES, st.randoms())
-def test_order_changes_nothing(votes: list[NDArray[np.int8]], random: object) -> None:
+def test_order_changes_nothing(votes: list[NDArray[np.int8]], order: random.Random) -> None:
     shuffled = list(votes)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert np.array_equal(learn(protocol(), p_hat(), votes), learn(protocol(), p_hat(), shuffled))
+    order.shuffle(shuffled)
+    assert np.array_equal(tally_of(votes).sums(0, N), tally_of(shuffled).sums(0, N))
+
+
+@given(VOTES)
+def test_every_vote_counts_once(votes: list[NDArray[np.int8]]) -> None:
+    tally = tally_of(votes)
+    assert tally.num_votes == len(votes)
+    assert tally.sums(0, N).tolist() == np.sum(votes, axis=0, dtype=int).tolist()
+    assert tally.sums(8, N).tolist() == np.sum(votes, axis=0, dtype=int)[8:].tolist()
+
+
+@given(VOTES, VOTES)
+def test_votes_may_come_after_a_look_at_the_sums(
+    early: list[NDArray[np.int8]], late: list[NDArray[np.int8]]
+) -> None:
+    tally = tally_of(early)
+    tally.sums(0, N)
+    for vote in late:
+        tally.add(np.packbits(vote == 1, bitorder="little"), np.packbits(vote == -1, bitorder="little"))
+    assert tally.sums(0, N).tolist() == np.sum(early + late, axis=0, dtype=int).tolist()
+
+
+def test_votes_are_let_go_when_they_are_counted() -> None:
+    tally, kept = Tally(N), []
+    for _ in range(100):
+        raised, lowered = np.ones(2, np.uint8), np.zeros(2, np.uint8)
+        kept += [weakref.ref(raised), weakref.ref(lowered)]
+        tally.add(raised, lowered)
+    del raised, lowered
+    assert sum(vote() is not None for vote in kept) < 2 * GROUP
+
+
+@pytest.mark.parametrize(
+    ("raised", "lowered"),
+    [
+        (np.zeros(1, np.uint8), np.zeros(2, np.uint8)),
+        (np.zeros(2, np.uint8), np.zeros(3, np.uint8)),
+        (np.zeros(2, np.bool_), np.zeros(2, np.uint8)),
+        (np.zeros(2, np.uint8), np.zeros((1, 2), np.uint8)),
+    ],
+)
+def test_a_vote_of_another_network_is_refused_and_not_counted(
+    raised: NDArray[np.uint8], lowered: NDArray[np.uint8]
+) -> None:
+    tally = Tally(N)
+    with pytest.raises(LocalError, match=r"packed vote.*uint8 \(2,\).*(raised|lowered)"):
+        tally.add(raised, lowered)
+    assert tally.num_votes == 0
+
+
+@pytest.mark.parametrize(("first", "stop"), [(4, 8), (-8, 8), (0, N + 1), (8, 0)])
+def test_sums_of_weights_that_are_not_there_are_refused(first: int, stop: int) -> None:
+    with pytest.raises(LocalError, match="weights of a tally"):
+        Tally(N).sums(first, stop)
+
+
+@given(VOTES, P_HATS, ETAS)
+def test_learning_is_the_documents_formula(
+    votes: list[NDArray[np.int8]], before: list[int], eta: tuple[int, int]
+) -> None:
+    learnt = learn(protocol(eta=eta), np.array(before, np.int32), tally_of(votes))
+    sums = np.sum(votes, axis=0, dtype=int).tolist()
+    num, den = eta
+    wanted = [
+        min(max(p + (num * s * 2**24) // (den * len(votes)), 0), 2**24)
+        for p, s in zip(before, sums, strict=True)
+    ]
+    assert learnt.dtype == np.int32
+    assert learnt.tolist() == wanted
+
+
+@pytest.mark.parametrize("eta", [(65535, 1), (1, 65535), (65535, 65534), (1, 3)])
+def test_learning_from_the_most_votes(eta: tuple[int, int]) -> None:
+    tally, bits = Tally(24), np.array([0b10101010, 0, 0xFF], np.uint8)
+    num_votes = 65535
+    for i in range(num_votes):
+        tally.add(bits & np.uint8(0xFF if i % 3 else 0x0F), ~bits & np.uint8(0x7F))
+    sums = [-num_votes if not bits[i // 8] >> (i % 8) & 1 and i % 8 < 7 else 0 for i in range(24)]
+    for i in range(24):
+        if bits[i // 8] >> (i % 8) & 1:
+            sums[i] = num_votes if i % 8 < 4 else num_votes * 2 // 3
+    assert tally.sums(0, 24).tolist() == sums
+    learnt = learn(protocol(eta=eta), np.full(24, UNIT // 2, np.int32), tally)
+    wanted = [min(max(UNIT // 2 + eta[0] * s * UNIT // (eta[1] * num_votes), 0), UNIT) for s in sums]
+    assert learnt.tolist() == wanted
 
 
 @given(VOTES, VOTES, st.integers(1, 3000))
 def test_colluders_move_a_weight_by_at_most_their_share(
     honest: list[NDArray[np.int8]], colluding: list[NDArray[np.int8]], eta: int
 ) -> None:
-    rule, zero = protocol(eta=(eta, 1000)), np.zeros(12, np.int8)
-    count = len(honest) + len(colluding)
-    without = learn(rule, p_hat(), honest + [zero] * len(colluding))
-    with_them = learn(rule, p_hat(), honest + colluding)
-    bound = eta * len(colluding) * UNIT / (1000 * count)
+    rule, zero = protocol(eta=(eta, 1000)), np.zeros(N, np.int8)
+    num_votes = len(honest) + len(colluding)
+    without = learn(rule, p_hat(), tally_of(honest + [zero] * len(colluding)))
+    with_them = learn(rule, p_hat(), tally_of(honest + colluding))
+    bound = eta * len(colluding) * UNIT / (1000 * num_votes)
     assert np.abs(with_them.astype(np.int64) - without).max() <= bound + 1
 
 
 @given(VOTES)
 def test_the_mean_vote_is_learnt(votes: list[NDArray[np.int8]]) -> None:
     wanted = np.clip(p_hat() + np.mean(votes, axis=0) * UNIT, 0, UNIT)
-    assert np.abs(learn(protocol(), p_hat(), votes) - wanted).max() <= 1
+    assert np.abs(learn(protocol(), p_hat(), tally_of(votes)) - wanted).max() <= 1
+
+
+@given(VOTES, st.integers(2, 5))
+def test_only_shares_count(votes: list[NDArray[np.int8]], times: int) -> None:
+    """Everybody's vote several times over says nothing new."""
+    rule = protocol(eta=(1, 7))
+    assert np.array_equal(
+        learn(rule, p_hat(), tally_of(votes)), learn(rule, p_hat(), tally_of(votes * times))
+    )
 
 
 def test_no_vote_changes_nothing() -> None:
-    assert np.array_equal(learn(protocol(), p_hat(), []), p_hat())
+    assert np.array_equal(learn(protocol(), p_hat(), Tally(N)), p_hat())
 
 
-@given(st.integers(1, 65535), st.lists(st.integers(0, UNIT), min_size=12, max_size=12))
+def test_the_tally_of_another_network_is_refused() -> None:
+    with pytest.raises(LocalError, match="tally of another network: got 14; wanted 13"):
+        learn(protocol(), p_hat(), Tally(N + 1))
+
+
+def test_what_was_learnt_is_a_new_array() -> None:
+    before = p_hat()
+    kept = before.copy()
+    for tally in (Tally(N), tally_of([np.ones(N, np.int8)])):
+        learnt = learn(protocol(), before, tally)
+        learnt += 1
+        assert np.array_equal(before, kept)
+
+
+@given(st.integers(1, 65535), P_HATS, st.integers(0, 99))
+def test_settling_is_the_documents_formula(step: int, learnt: list[int], seed: int) -> None:
+    k = np.random.default_rng(seed).integers(-127, 128, N).astype(np.int8)
+    q = Levels(protocol(step=step), seed, (N,)).at(k)
+    after = settle(protocol(step=step), np.array(learnt, np.int32), k, q)
+    wanted = [
+        min(max(before + (2 * (p - 256 * level) + 256 * step) // (2 * 256 * step), -127), 127)
+        for before, p, level in zip(k.tolist(), learnt, q.tolist(), strict=True)
+    ]
+    assert after.dtype == np.int8
+    assert after.tolist() == wanted
+
+
+def test_blocks_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, random_ = 1003, np.random.default_rng(8)
+    votes = [vote.astype(np.int8) for vote in random_.integers(-1, 2, (21, n))]
+    before, k = random_.integers(0, UNIT, n, np.int32, endpoint=True), random_.integers(-127, 128, n, np.int8)
+    rule = protocol(step=2000, eta=(2, 3))
+    q = Levels(rule, 3, (n,)).at(k)
+
+    def after_a_round() -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+        learnt = learn(rule, before, tally_of(votes, n))
+        return learnt, settle(rule, learnt, k, q)
+
+    whole = after_a_round()
+    monkeypatch.setattr(tally_module, "_BLOCK", 64)
+    in_blocks = after_a_round()
+    assert np.array_equal(in_blocks[0], whole[0])
+    assert np.array_equal(in_blocks[1], whole[1])
+
+
+@given(st.integers(1, 65535), st.lists(st.integers(0, UNIT), min_size=N, max_size=N))
 def test_the_public_state_follows_to_within_half_a_step(step: int, learnt: list[int]) -> None:
     rule = protocol(step=step)
-    levels, k = Levels(rule, 3, 12), np.zeros(12, np.int8)
+    levels, k = Levels(rule, 3, (N,)), np.zeros(N, np.int8)
     target = np.array(learnt, np.int32)
     after = settle(rule, target, k, levels.at(k))
     q = levels.at(after).astype(np.int64) * (UNIT // 65536)
@@ -66,9 +223,9 @@ def test_the_public_state_follows_to_within_half_a_step(step: int, learnt: list[
     assert (np.abs(q - target)[inside] <= step * 256 / 2).all()
 
 
-def test_inside_the_dead_zone_nothing_moves() -> None:
-    rule = protocol(step=8192)
-    levels, k = Levels(rule, 3, 12), np.zeros(12, np.int8)
-    nudged = start(levels.at(k)) + 4096 * 256 - 1
-    assert not settle(rule, nudged, k, levels.at(k)).any()
-    assert (settle(rule, nudged + 2, k, levels.at(k)) == 1).all()
+def test_the_dead_zone_is_half_a_step_around_q() -> None:
+    rule, half = protocol(step=8192), 4096 * 256
+    levels, k = Levels(rule, 3, (N,)), np.zeros(N, np.int8)
+    q = levels.at(k)
+    for distance, steps in ((-half - 1, -1), (-half, 0), (0, 0), (half - 1, 0), (half, 1)):
+        assert (settle(rule, start(q) + distance, k, q) == steps).all()

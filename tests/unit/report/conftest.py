@@ -25,7 +25,9 @@ def ledger() -> list[dict[str, Any]]:
             down = Content(broadcast=Broadcast(RUN_ID, 0, round_, HASH, bytes(2000 // (round_ or 1))))
             if 1 <= round_ <= NUM_ROUNDS:
                 flips = bytes(900 + slot)
-                up = Content(update=Update(RUN_ID, round_, slot, HASH, flips, Metrics(100, 700, 50)))
+                up = Content(
+                    update=Update(RUN_ID, round_, slot, HASH, flips, bytes(8), Metrics(100, 700, 50))
+                )
             elif slot:
                 up = Content(ack=Ack(RUN_ID, round_, slot, HASH, bytes(32)))
             else:

@@ -158,9 +158,9 @@ def only_acknowledging(node: Node, action: str, task: bytes) -> bytes:
     ("bad", "says"),
     [
         (silent, ""),
-        (garbage, "client 2: not a message"),
-        (wrong_slot, "client 2: run, round and slot"),
-        (last_round, "client 2: run, round and slot"),
+        (garbage, "client 2: check of a content"),
+        (wrong_slot, "client 2: run and slot"),
+        (last_round, "client 2: round: got"),
         (cut_flips, "client 2: "),
         (failing, "client 2: says the disk is gone"),
         (only_acknowledging, "client 2: answer to a training task"),

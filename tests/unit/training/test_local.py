@@ -36,7 +36,7 @@ def trainer(learning_rate: float = 0.2, epochs: int = 1, slot: int = 0, batch_si
 
 def start(model: ModelSpec) -> NDArray[np.uint16]:
     protocol = MaskProtocol(32768, 1, 1, normal_start_levels(3.0))
-    return Levels(protocol, model.seed, model.num_params).start
+    return Levels(protocol, model.seed, model.sizes).at(np.zeros(model.num_params, np.int8))
 
 
 def test_probabilities_that_are_not_trained_come_back_to_the_bit() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from google.protobuf.message import Message
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pemn.errors import MalformedFrame, RemoteError, WrongProtocol
-from pemn.wire import limits
+from pemn.wire import limits, messages
 from pemn.wire.messages import (
     Ack,
     Broadcast,
@@ -28,7 +30,7 @@ from tests.networks import model_spec, run_spec
 
 SPEC = run_spec(model_spec((9, 13), (10, 9)))
 RUN = 2**64 - 3
-HASH, SHA = bytes(range(16)), bytes(range(32))
+HASH, SHA, FLIPS_HASH = bytes(range(16)), bytes(range(32)), bytes(range(8))
 ROUND, U32 = st.integers(0, limits.MAX_ROUND), st.integers(0, 2**32 - 1)
 IDS = st.integers(0, 2**64 - 1)
 SLOT = st.integers(0, limits.MAX_SLOTS - 1)
@@ -38,7 +40,7 @@ BROADCASTS = st.builds(
 )  # fmt: skip
 UPDATES = st.builds(
     Update, IDS, ROUND, SLOT, st.binary(min_size=16, max_size=16), st.binary(min_size=1, max_size=50),
-    st.builds(Metrics, U32, U32, U32),
+    st.binary(min_size=8, max_size=8), st.builds(Metrics, U32, U32, U32),
 )  # fmt: skip
 ACKS = st.builds(
     Ack, IDS, ROUND, SLOT, st.binary(min_size=16, max_size=16), st.binary(min_size=32, max_size=32)
@@ -52,43 +54,195 @@ CONTENTS = st.one_of(
 )
 
 
+def seal(body: bytes) -> bytes:
+    """Makes a content of its bytes without the check, as docs/wire.md has it."""
+    return body + bytes([15 << 3 | 2, 8]) + hashlib.sha256(body).digest()[:8]
+
+
+def body_of(content: Content) -> bytes:
+    return encode(content)[:-10]
+
+
 @given(CONTENTS)
 def test_what_is_written_reads_back(content: Content) -> None:
     data = encode(content)
+    assert data == seal(content.to_proto().SerializeToString(deterministic=True))
     assert decode(data) == content
-    assert sum(num_bytes_by_kind(data).values()) <= len(data)
 
 
-@settings(max_examples=400)
-@given(CONTENTS, st.data())
-def test_two_byte_strings_never_mean_the_same(content: Content, data: st.DataObject) -> None:
-    mutant = bytearray(encode(content))
-    for _ in range(data.draw(st.integers(1, 3))):
-        match data.draw(st.sampled_from(["flip", "cut", "grow", "insert"])):
+@given(CONTENTS)
+def test_the_ledger_gets_what_each_message_takes(content: Content) -> None:
+    proto = pb.Content.FromString(encode(content))
+    kinds = num_bytes_by_kind(encode(content))
+    assert kinds == {
+        name: len(getattr(proto, name).SerializeToString())
+        for name in ("spec", "broadcast", "update", "ack", "error")
+        if proto.HasField(name)
+    }
+    envelopes = sum(2 if num_bytes < 128 else 3 for num_bytes in kinds.values())  # tag and length
+    assert sum(kinds.values()) + envelopes + 10 == len(encode(content))
+
+
+@st.composite
+def mutants(draw: st.DrawFn, data: bytes) -> bytes:
+    mutant = bytearray(data)
+    for _ in range(draw(st.integers(1, 3))):
+        match draw(st.sampled_from(["flip", "cut", "grow", "insert"])):
             case "flip" if mutant:
-                mutant[data.draw(st.integers(0, len(mutant) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+                mutant[draw(st.integers(0, len(mutant) - 1))] ^= 1 << draw(st.integers(0, 7))
             case "cut":
-                del mutant[data.draw(st.integers(0, len(mutant))) :]
+                del mutant[draw(st.integers(0, len(mutant))) :]
             case "insert":
-                at = data.draw(st.integers(0, len(mutant)))
-                mutant[at:at] = data.draw(st.binary(min_size=1, max_size=3))
+                at = draw(st.integers(0, len(mutant)))
+                mutant[at:at] = draw(st.binary(min_size=1, max_size=3))
             case _:
-                mutant += data.draw(st.binary(min_size=1, max_size=3))
+                mutant += draw(st.binary(min_size=1, max_size=3))
+    return bytes(mutant)
+
+
+@given(CONTENTS.flatmap(lambda content: st.tuples(st.just(encode(content)), mutants(encode(content)))))
+def test_damage_costs_one_hash(pair: tuple[bytes, bytes]) -> None:
+    data, mutant = pair
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(messages, "parse", lambda *_: pytest.fail("was parsed"))
+        for read in (decode, num_bytes_by_kind):
+            if mutant != data:
+                with pytest.raises(MalformedFrame, match="cut off or damaged"):
+                    read(mutant)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        body_of(Content(ack=Ack(RUN, 1, 0, HASH, SHA)))[
+            :-10
+        ],  # its last hash reaches to the end of the check
+        body_of(Content(error=Failure(1, "x")))
+        + bytes([15 << 3 | 2, 5 + 10])
+        + b"12345",  # a check in the check
+    ],
+)
+def test_the_check_is_no_part_of_another_field(body: bytes) -> None:
+    with pytest.raises(MalformedFrame, match="length of check"):
+        decode(seal(body))
+
+
+@pytest.mark.parametrize("length", range(12))
+def test_too_short_for_a_check(length: int) -> None:
+    with pytest.raises(MalformedFrame):
+        decode(seal(b"")[-length:] if length else b"")
+
+
+def field(number: int, body: bytes) -> bytes:
+    """A field with a length below 2^14, in its shortest form."""
+    size = len(body)
+    return bytes([number << 3 | 2, *([size & 127 | 128, size >> 7] if size > 127 else [size])]) + body
+
+
+NUMBERS = st.builds(
+    lambda number, value: bytes([number << 3, value]), st.integers(1, 15), st.integers(0, 255)
+)
+NESTED = st.recursive(
+    st.binary(max_size=6) | NUMBERS,
+    lambda inner: st.lists(st.builds(field, st.integers(1, 15), inner), max_size=4).map(b"".join),
+    max_leaves=12,
+)
+
+
+@st.composite
+def changed_specs(draw: st.DrawFn) -> bytes:
+    """A spec and a broadcast, well formed, with some fields of any value."""
+    proto = Content(spec=SPEC, broadcast=Broadcast(RUN, 0, 1, HASH, b"x")).to_proto()
+    for _ in range(draw(st.integers(1, 3))):
+        change(draw, proto)
+    return proto.SerializeToString(deterministic=True)
+
+
+def change(draw: st.DrawFn, proto: Message) -> None:
+    """Goes down to some field and gives it some value of its type."""
+    target: Any = proto
+    while True:
+        found = draw(st.sampled_from([field.name for field, _ in target.ListFields()] or [""]))
+        if not found:
+            return
+        value = getattr(target, found)
+        if isinstance(value, Message):
+            if draw(st.integers(0, 9)) == 0:
+                target.ClearField(found)
+                return
+            target = value
+        elif isinstance(value, int | float | str | bytes):
+            setattr(target, found, draw(VALUES[type(value)]))
+            return
+        elif isinstance(value[0], Message):
+            target = draw(st.sampled_from(list(value)))
+        else:
+            value[draw(st.integers(0, len(value) - 1))] = draw(VALUES[type(value[0])])
+            return
+
+
+VALUES: dict[type, st.SearchStrategy[Any]] = {
+    int: U32 | st.integers(0, 70_000),
+    float: st.floats(width=32) | st.sampled_from([0.0, -0.0]),
+    str: st.text(max_size=300) | st.sampled_from(["mp", "rp:0.5", "rp:5e-1", "rp:", "mlp-16"]),
+    bytes: st.binary(max_size=40),
+}
+
+
+@settings(max_examples=1000)
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.binary(max_size=60).map(seal),
+        NESTED.map(seal),
+        CONTENTS.map(body_of).flatmap(mutants).map(seal),
+        CONTENTS.map(encode).flatmap(mutants),
+        changed_specs().map(seal),
+    )
+)
+@example(b"")
+@example(seal(b""))
+def test_any_bytes_are_refused_or_read_to_what_encodes_to_them(data: bytes) -> None:
     try:
-        read = decode(bytes(mutant))
+        read = decode(data)
     except RemoteError:
         return
-    assert encode(read) == bytes(mutant)
+    assert encode(read) == data
+
+
+@settings(max_examples=300)
+@given(changed_specs())
+def test_two_byte_strings_never_mean_the_same(body: bytes) -> None:
+    try:
+        read = decode(seal(body))
+    except RemoteError:
+        return
+    content = Content(spec=SPEC, broadcast=Broadcast(RUN, 0, 1, HASH, b"x"))
+    assert (read == content) == (seal(body) == encode(content))
 
 
 def test_an_unknown_field_is_refused() -> None:
-    data = encode(Content(error=Failure(1, "x")))
-    unknown = bytes([15 << 3 | 2, 1, 0x41])  # field 15, one byte
-    with pytest.raises(MalformedFrame, match="canonical"):
-        decode(data + unknown)
+    unknown = bytes([14 << 3 | 2, 1, 0x41])  # field 14, one byte
+    with pytest.raises(MalformedFrame, match="unknown field: got number 14, wire type 2"):
+        decode(seal(body_of(Content(error=Failure(1, "x"))) + unknown))
     inner = pb.Error(code=1, text="x").SerializeToString() + unknown
+    with pytest.raises(MalformedFrame, match="unknown field"):
+        decode(seal(field(5, inner)))
+
+
+def test_defaults_that_are_written_are_refused() -> None:
     with pytest.raises(MalformedFrame, match="canonical"):
-        decode(bytes([5 << 3 | 2, len(inner)]) + inner)
+        decode(seal(field(5, bytes([1 << 3, 0, 2 << 3 | 2, 1, 0x41]))))
+
+
+def test_text_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(MalformedFrame, match="not a message"):
+        decode(seal(field(5, field(2, b"\xff"))))
+
+
+def test_two_checks_are_refused() -> None:
+    with pytest.raises(MalformedFrame, match="too often"):
+        decode(seal(encode(Content(error=Failure(1, "x")))))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +250,9 @@ def test_an_unknown_field_is_refused() -> None:
     [
         Content(),
         Content(spec=SPEC),
-        Content(update=Update(RUN, 1, 0, HASH, b"x", Metrics(1, 1, 1)), ack=Ack(RUN, 1, 0, HASH, SHA)),
+        Content(
+            update=Update(RUN, 1, 0, HASH, b"x", FLIPS_HASH, Metrics(1, 1, 1)), ack=Ack(RUN, 1, 0, HASH, SHA)
+        ),
         Content(broadcast=Broadcast(RUN, 0, 1, HASH, b""), error=Failure(1, "x")),
     ],
 )
@@ -112,9 +268,17 @@ def test_a_content_is_a_task_or_one_answer(content: Content) -> None:
         (Broadcast(RUN, 1, 1, HASH, b"x"), "moves from a round to itself"),
         (Broadcast(RUN, 0, 1, HASH[:-1], b""), "length of state hash"),
         (Broadcast(RUN, 0, limits.MAX_ROUND + 1, HASH, b""), "round"),
-        (Update(RUN, 1, limits.MAX_SLOTS, HASH, b"x", Metrics(1, 1, 1)), "slot"),
-        (Update(RUN, 1, 0, HASH, b"", Metrics(1, 1, 1)), "update without flips"),
-        (Update(RUN, 1, 0, b"", b"x", Metrics(1, 1, 1)), "length of state hash"),
+        (Update(RUN, 1, limits.MAX_SLOTS, HASH, b"x", FLIPS_HASH, Metrics(1, 1, 1)), "slot"),
+        (Update(RUN, 1, 0, HASH, b"", FLIPS_HASH, Metrics(1, 1, 1)), "update without flips"),
+        (Update(RUN, 1, 0, b"", b"x", FLIPS_HASH, Metrics(1, 1, 1)), "length of state hash"),
+        (
+            Update(RUN, 1, 0, HASH, b"x", FLIPS_HASH[1:], Metrics(1, 1, 1)),
+            "length of hash of the flips: got 7",
+        ),
+        (
+            Update(RUN, 1, 0, HASH, b"x", b"", Metrics(1, 1, 1)),
+            "length of hash of the flips: got 0; wanted 8",
+        ),
         (Ack(RUN, 1, 0, HASH, SHA + b"x"), "length of hash of the weights"),
     ],
 )
@@ -169,11 +333,12 @@ def test_the_spec_reads_back() -> None:
         ("model.input.shape", [1, 8]),
         ("model.input.shape", [0, 8, 8]),
         ("model.input.mean", [0.5, 0.5]),
+        ("model.input.mean", [-0.0]),
         ("model.input.std", [0.0]),
         ("model.input.std", [float("inf")]),
         ("model.input.class_names", []),
         ("model.input.class_names", [""]),
-        ("protocol.step", 0),
+        ("protocol.step", 255),
         ("protocol.step", 65536),
         ("protocol.eta_num", 0),
         ("protocol.eta_den", 65536),
@@ -181,9 +346,13 @@ def test_the_spec_reads_back() -> None:
         ("protocol.start_level_deltas", [65, 1]),
         ("protocol.start_level_deltas", [66, 1 << 20]),
         ("protocol.start_level_deltas", [66] * 4096),
+        ("model.input.class_names", ["x" * 256] * 4100),  # more than 1 MiB
         ("training.epochs", 0),
+        ("training.epochs", 10_001),
         ("training.batch_size", 0),
+        ("training.batch_size", (1 << 20) + 1),
         ("training.learning_rate", 0.0),
+        ("training.learning_rate", 1000.1),
         ("training.learning_rate", float("nan")),
         ("data.dataset", ""),
         ("data.partition", ""),
@@ -197,8 +366,8 @@ def test_a_spec_out_of_bounds(path: str, value: Any) -> None:
 
 
 def test_another_protocol_version_is_named() -> None:
-    with pytest.raises(WrongProtocol, match=r"protocol version: got 2; wanted 1; in spec"):
-        Spec.from_bytes(changed("protocol_version", 2))
+    with pytest.raises(WrongProtocol, match=r"protocol version: got 1; wanted 2; in spec"):
+        Spec.from_bytes(changed("protocol_version", 1))
 
 
 def test_a_long_error_text_is_cut_to_whole_characters() -> None:
@@ -206,6 +375,11 @@ def test_a_long_error_text_is_cut_to_whole_characters() -> None:
     read = decode(encode(Content(error=failure))).error
     assert read is not None
     assert read.text == "ü" * (limits.MAX_ERROR_TEXT_BYTES // 2)
+
+
+def test_an_error_text_may_name_a_file_that_is_no_utf8() -> None:
+    failure = Failure(50, b"data-\xff.png".decode(errors="surrogateescape"))
+    assert decode(encode(Content(error=failure))).error == Failure(50, "data-?.png")
 
 
 def test_messages_are_values() -> None:
@@ -216,7 +390,7 @@ def test_messages_are_values() -> None:
 
 
 def test_an_update_without_metrics_is_refused() -> None:
-    update = Update(RUN, 1, 0, HASH, b"x", Metrics(1, 1, 1)).to_proto()
+    update = Update(RUN, 1, 0, HASH, b"x", FLIPS_HASH, Metrics(1, 1, 1)).to_proto()
     update.ClearField("metrics")
     with pytest.raises(MalformedFrame, match="update without metrics"):
-        decode(pb.Content(update=update).SerializeToString())
+        decode(seal(pb.Content(update=update).SerializeToString()))

@@ -1,0 +1,111 @@
+"""How likely each decision is: a table of counts that both ends keep while they go.
+
+A context is a number in mixed radix, the most telling digit first. Its probability is what was counted in it, and
+until there is enough of that, what was counted in the coarser context without its last digit, and so on down to no
+digits at all. So a rare context borrows from its kin, no table is ever sent, and a new context costs a few bits.
+
+Source: docs/wire.md, "Probabilities". The borrowing is the Dirichlet prior of MacKay and Peto, Natural Language
+Engineering 1 (1995), applied to binary contexts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.codec.fast import kernels
+from pemn.codec.log2 import ONE, log2
+from pemn.errors import LocalError
+
+BITS = 15
+"""A frequency is in 1/32768."""
+
+SCALE = 1 << BITS
+
+# How many decisions the estimate of the next coarser context is worth, by the number of digits (further on as the
+# last): few for the first digit, which tells most.
+_BORROWED = (2, 2, 16)
+
+_FIRST_BLOCK, _LAST_BLOCK = 64, 65_536
+_MAX_CONTEXTS = 1 << 16  # each is a uint16
+
+# Cost in 1/65536 bits of a decision with this frequency in 1/32768; entry 0 is never used.
+_COSTS = BITS * ONE - log2(np.maximum(np.arange(SCALE + 1, dtype=np.int64), 1))
+
+
+def blocks(num_weights: int, restarts: Sequence[int] = ()) -> Iterator[tuple[int, int]]:
+    """Yields where blocks of weights begin and end.
+
+    The first one has 64 weights and each has twice as many as the one before, up to 65,536: what is learnt early
+    counts most, and a block of contexts fits the cache.
+
+    Args:
+        num_weights: n.
+        restarts: Ascending, where a block of 64 begins again, because what comes is of another kind.
+    """
+    start = 0
+    for end in (*restarts, num_weights):
+        size = _FIRST_BLOCK
+        while start < min(end, num_weights):
+            stop = min(start + size, end, num_weights)
+            yield start, stop
+            start, size = stop, min(2 * size, _LAST_BLOCK)
+
+
+class ContextModel:
+    """Counts of a sequence of decisions so far.
+
+    Args:
+        shape: How many values each digit of a context has, the first digit the most telling. A context is
+            `(a * shape[1] + b) * shape[2] + c ...`; their number is at most 65,536.
+
+    Raises:
+        LocalError: If there are none, or more contexts.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        if not 1 <= math.prod(shape) <= _MAX_CONTEXTS:
+            raise LocalError("contexts", got=shape, wanted=f"1 .. {_MAX_CONTEXTS}")
+        self._shape = shape
+        self._counts = np.zeros((2, math.prod(shape)), np.int64)  # zeros, ones
+        self._fresh = np.zeros_like(self._counts)
+        self._cost = 0
+        self.table = self._estimate()
+
+    @property
+    def cost(self) -> int:
+        """Length of an ideal code of all decisions of finished blocks, in bits, rounded down."""
+        return self._cost // ONE
+
+    def count(self, decisions: NDArray[np.bool_], contexts: NDArray[np.uint16]) -> None:
+        """Notes decisions of the block that is being coded."""
+        fast = kernels(decisions.size)
+        if fast is not None:
+            fast.count(decisions, contexts, self._fresh)
+        else:
+            keys = contexts + decisions * np.int64(self.table.size)
+            self._fresh += np.bincount(keys, minlength=self._fresh.size).reshape(2, -1)
+
+    def adapt(self) -> None:
+        """Ends a block: its decisions now count in the table."""
+        zeros, ones = self._fresh
+        self._cost += int(zeros @ _COSTS.take(SCALE - self.table) + ones @ _COSTS.take(self.table))
+        self._counts += self._fresh
+        self._fresh[:] = 0
+        self.table = self._estimate()
+
+    def _estimate(self) -> NDArray[np.uint16]:
+        """Returns the frequency of a 1 in each context, uint16 [contexts], 1 .. 32767, in 1/32768."""
+        levels = [self._counts]  # from the contexts with all digits to the one with none
+        for values in reversed(self._shape):
+            levels.append(levels[-1].reshape(2, -1, values).sum(axis=2))
+        estimate = np.full(1, SCALE // 2, np.int64)
+        for num_digits, (zeros, ones) in enumerate(reversed(levels)):
+            borrowed = _BORROWED[min(num_digits, 2)]
+            total = zeros + ones + borrowed
+            coarser = np.repeat(estimate, total.size // estimate.size)
+            estimate = (ones * SCALE + coarser * borrowed + total // 2) // total
+        return estimate.clip(1, SCALE - 1).astype(np.uint16)

@@ -1,0 +1,206 @@
+"""The server's half of the `mask` method."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.errors import MalformedFrame, OutOfSync, WrongRound
+from pemn.federation import public, tally
+from pemn.federation.flips import Draw, decode_flips
+from pemn.federation.levels import Levels
+from pemn.federation.public import PublicState
+from pemn.mask import Mask
+from pemn.methods.mask.ballot import Ballot, Vote
+from pemn.rebuild import rebuild, weights_sha256
+from pemn.wire.messages import Ack, Broadcast, Content, Update
+from pemn.wire.spec import Spec
+
+
+@dataclass(frozen=True, eq=False)
+class ServerState:
+    """All that a server has learnt; with the spec it is enough to go on from.
+
+    Attributes:
+        public: What everybody shares.
+        p_hat: int32 [n], in 2^-24; what the server knows more finely. It never leaves the server.
+        known: For each slot that has the spec, the round of the public state that it was last seen with.
+        voted: For each slot, the last round that it has voted for.
+        past: Earlier public states that clients may still have, by their rounds; that of round 0 always.
+    """
+
+    public: PublicState
+    p_hat: NDArray[np.int32]
+    known: Mapping[int, int] = field(default_factory=dict)
+    voted: Mapping[int, int] = field(default_factory=dict)
+    past: Mapping[int, PublicState] = field(default_factory=dict)
+
+    def at(self, round_: int) -> PublicState | None:
+        """Returns the public state of a round, if it is still kept."""
+        return self.public if round_ == self.public.round else self.past.get(round_)
+
+    def base(self, slot: int) -> PublicState:
+        """Returns the public state that a client is to be brought up from: its own, or that of round 0."""
+        return self.at(self.known.get(slot, 0)) or self.past[0]
+
+
+@dataclass(frozen=True)
+class MaskServer:
+    """The server's half.
+
+    Attributes:
+        spec: The run.
+        levels: Its probabilities.
+        late_rounds: How many rounds a vote may come too late and still count, whole; 0 refuses every late one.
+        past_rounds: For how many rounds the state that a client has is kept, n bytes each. A client that was away for
+            longer gets a keyframe, the change since round 0.
+    """
+
+    spec: Spec
+    levels: Levels
+    late_rounds: int = 0
+    past_rounds: int = 16
+
+    @classmethod
+    def of(cls, spec: Spec, late_rounds: int = 0, past_rounds: int = 16) -> MaskServer:
+        """Returns the server's half of a run."""
+        return cls(spec, Levels.of(spec), late_rounds, past_rounds)
+
+    def start(self) -> ServerState:
+        """Returns the state before the first round."""
+        first = PublicState.start(self.spec.model.num_params)
+        return ServerState(first, tally.start(self.levels.at(first.k)))
+
+    def tasks(self, state: ServerState, slots: Iterable[int]) -> dict[int, Content]:
+        """Returns what each client needs to have the public state: the spec if it is new, and a broadcast.
+
+        Clients that were last seen with the same state share one broadcast. Who missed rounds gets the change since
+        its own state or the keyframe, whichever is shorter.
+        """
+        bases = {slot: state.base(slot) for slot in slots}
+        broadcasts = {base.round: self._broadcast(state, base) for base in set(bases.values())}
+        behind = [round_ for round_ in broadcasts if 0 < round_ < state.public.round - 1]
+        if behind:
+            keyframe = broadcasts.get(0) or self._broadcast(state, state.past[0])
+            for round_ in behind:
+                broadcasts[round_] = min(broadcasts[round_], keyframe, key=lambda message: len(message.moves))
+        return {
+            slot: Content(spec=None if slot in state.known else self.spec, broadcast=broadcasts[base.round])
+            for slot, base in bases.items()
+        }
+
+    def _broadcast(self, state: ServerState, base: PublicState) -> Broadcast:
+        return public.broadcast(self.spec.run_id, self.levels, base, state.public)
+
+    def open(self) -> Ballot:
+        """Returns an empty ballot for the next round."""
+        return Ballot(self.spec.model.num_params)
+
+    def read_vote(self, state: ServerState, slot: int, update: Update) -> Vote:
+        """Checks an answer to a training task of the round after `state`, or of one at most `late_rounds` before it.
+
+        A vote is decoded against the public state that it was trained from, and counts whole or not at all.
+
+        Raises:
+            WrongRound: If it is for another run or slot, for a round that is not asked for, or one that the slot has
+                voted for already.
+            OutOfSync: If it was trained from another public state.
+            MalformedFrame: If its flips are no canonical coded mask, or not those that were hashed.
+        """
+        now = state.public.round + 1
+        if (update.run_id, update.slot) != (self.spec.run_id, slot):
+            got, wanted = (update.run_id, update.slot), (self.spec.run_id, slot)
+            raise WrongRound("run and slot", got=got, wanted=wanted, where="update")
+        oldest = max(now - self.late_rounds, state.voted.get(slot, 0) + 1)
+        base = state.at(update.round - 1) if oldest <= update.round else None
+        if base is None:
+            raise WrongRound(
+                "round", got=update.round, wanted=f"{oldest} .. {now}", where=f"update of slot {slot}"
+            )
+        self._check_state(base, slot, update.state_hash)
+        flips = decode_flips(update.flips, Draw(self.levels, base.k, update.round, slot))
+        if flips.hash(update.state_hash, slot) != update.flips_hash:
+            raise MalformedFrame("hash of the flips", where=f"update of slot {slot}")
+        return Vote(update.round, flips, update.metrics)
+
+    def weights_sha256(self, state: ServerState) -> bytes:
+        """Returns the hash of the weights that every client with this state must have."""
+        return weights_sha256(rebuild(self.spec.model, self.mask(state)))
+
+    def check_ack(self, state: ServerState, slot: int, ack: Ack, weights: bytes) -> None:
+        """Checks an answer to a task without training.
+
+        Args:
+            state: What the client was given.
+            slot: Who was asked.
+            ack: Its answer.
+            weights: As `weights_sha256` returns them.
+
+        Raises:
+            WrongRound: If it is for another round, run or slot.
+            OutOfSync: If the client has another public state or other weights.
+        """
+        wanted = (self.spec.run_id, state.public.round, slot)
+        got = (ack.run_id, ack.round, ack.slot)
+        if got != wanted:
+            raise WrongRound("run, round and slot", got=got, wanted=wanted, where="acknowledgement")
+        self._check_state(state.public, slot, ack.state_hash)
+        if ack.weights_sha256 != weights:
+            raise OutOfSync(
+                "hash of the weights",
+                got=ack.weights_sha256.hex(),
+                wanted=weights.hex(),
+                where=f"slot {slot}",
+            )
+
+    def commit(self, state: ServerState, ballot: Ballot) -> ServerState:
+        """Returns the state after a round.
+
+        Args:
+            state: Before the round.
+            ballot: Its votes; the order in which they came does not matter.
+        """
+        protocol, now = self.spec.protocol, state.public
+        p_hat = tally.learn(protocol, state.p_hat, ballot.tally)
+        k = tally.settle(protocol, p_hat, now.k, self.levels.at(now.k))
+        known, past = dict(state.known), {**state.past, now.round: now}
+        for slot, round_ in ballot.rounds.items():
+            known[slot] = max(known.get(slot, 0), round_ - 1)  # a late vote is no news of a client
+        after = PublicState(now.round + 1, k)
+        return ServerState(
+            public=after,
+            p_hat=p_hat,
+            known=known,
+            voted={**state.voted, **ballot.rounds},
+            past={round_: past[round_] for round_ in self._needed(after.round, known) & past.keys()},
+        )
+
+    def seen(self, state: ServerState, slot: int) -> ServerState:
+        """Returns the state with the knowledge that a client has the public state of now."""
+        return replace(state, known={**state.known, slot: state.public.round})
+
+    def rewind(self, state: ServerState, slot: int) -> ServerState:
+        """Returns the state for a client that is out of step: it gets a keyframe, the moves since round 0."""
+        return replace(state, known={**state.known, slot: 0})
+
+    def forget(self, state: ServerState, slot: int) -> ServerState:
+        """Returns the state for a client that has lost its store: it gets the spec again, and a keyframe."""
+        known = {s: r for s, r in state.known.items() if s != slot}
+        return replace(state, known=known)
+
+    def mask(self, state: ServerState) -> Mask:
+        """Returns the model that everybody shares."""
+        return state.public.mask(self.levels)
+
+    def _needed(self, now: int, known: Mapping[int, int]) -> set[int]:
+        """Returns the rounds whose states a client may still have, or a late vote may come from."""
+        kept = {round_ for round_ in known.values() if round_ >= now - self.past_rounds}
+        return {0, *kept, *range(now - self.late_rounds, now)}
+
+    def _check_state(self, state: PublicState, slot: int, state_hash: bytes) -> None:
+        wanted = state.hash(self.spec.run_id)
+        if state_hash != wanted:
+            raise OutOfSync("public state", got=state_hash.hex(), wanted=wanted.hex(), where=f"slot {slot}")

@@ -1,0 +1,100 @@
+"""What a server has learnt, as bytes: with the spec it is enough to go on, bit for bit.
+
+It is the server's own file and never travels. All integers are little-endian; one state has one form.
+
+    bytes     what
+    8         "PEMNSV", 0, version 1
+    8         run id
+    4, 4      number of slots; number of public states
+    12 each   by slot: slot; 1 + the round that it is known to have, or 0; the round that it last voted for, or 0
+    ...       by round, from 0 to the public state of now: round (4), length (4), moves since the state before it
+    4 n       p_hat, int32
+    32        SHA-256 of all bytes before
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+import numpy as np
+
+from pemn.errors import FileError, RemoteError
+from pemn.federation.moves import decode_moves, encode_moves
+from pemn.federation.public import PublicState
+from pemn.federation.tally import UNIT
+from pemn.methods.mask.server import MaskServer, ServerState
+
+_MAGIC = b"PEMNSV\x00\x01"
+_HEAD = struct.Struct("<8sQII")
+_SLOT = struct.Struct("<III")
+_STATE = struct.Struct("<II")
+_SHA256_BYTES = 32
+
+
+def encode_state(server: MaskServer, state: ServerState) -> bytes:
+    """Returns a server's state as bytes.
+
+    Args:
+        server: Whose state it is.
+        state: After any round.
+    """
+    slots = sorted(state.known.keys() | state.voted.keys())
+    states = [*(state.past[round_] for round_ in sorted(state.past)), state.public]
+    parts = [_HEAD.pack(_MAGIC, server.spec.run_id, len(slots), len(states))]
+    parts += (_SLOT.pack(slot, state.known.get(slot, -1) + 1, state.voted.get(slot, 0)) for slot in slots)
+    before = PublicState.start(server.levels.num_params).k
+    for each in states:
+        moves = encode_moves(before, each.k, server.levels)
+        parts += (_STATE.pack(each.round, len(moves)), moves)
+        before = each.k
+    body = b"".join(parts) + state.p_hat.astype("<i4").tobytes()
+    return body + hashlib.sha256(body).digest()
+
+
+def decode_state(server: MaskServer, data: bytes) -> ServerState:
+    """Reads what `encode_state` wrote.
+
+    Args:
+        server: Of the same run.
+        data: All bytes of the file.
+
+    Raises:
+        FileError: If they are damaged, or no state of this run.
+    """
+    body = data[:-_SHA256_BYTES]
+    if hashlib.sha256(body).digest() != data[-_SHA256_BYTES:]:
+        raise FileError("state of a server is damaged or cut off", got=f"{len(data)} bytes")
+    try:
+        return _read(server, body)
+    except (struct.error, ValueError, RemoteError) as error:
+        raise FileError(f"state of a server makes no sense: {error}") from error
+
+
+def _read(server: MaskServer, body: bytes) -> ServerState:
+    magic, run_id, num_slots, num_states = _HEAD.unpack_from(body)
+    if magic != _MAGIC:
+        raise FileError("not a state of a server", got=magic.hex(), wanted=_MAGIC.hex())
+    if run_id != server.spec.run_id:
+        raise FileError("state of another run", got=f"{run_id:016x}", wanted=f"{server.spec.run_id:016x}")
+    at, known, voted = _HEAD.size, {}, {}
+    for _ in range(num_slots):
+        slot, known_and_1, voted_for = _SLOT.unpack_from(body, at)
+        at += _SLOT.size
+        if known_and_1:
+            known[slot] = known_and_1 - 1
+        if voted_for:
+            voted[slot] = voted_for
+    states, k = [], PublicState.start(server.levels.num_params).k
+    for _ in range(num_states):
+        round_, num_bytes = _STATE.unpack_from(body, at)
+        at += _STATE.size + num_bytes
+        k = decode_moves(body[at - num_bytes : at], k, server.levels)
+        states.append(PublicState(round_, k))
+    *past, now = states
+    if [state.round for state in states] != sorted({0, *(state.round for state in states)}):
+        raise ValueError("rounds of its public states")
+    p_hat = np.frombuffer(body, "<i4", offset=at).astype(np.int32)
+    if p_hat.shape != k.shape or int(p_hat.min()) < 0 or int(p_hat.max()) > UNIT:
+        raise ValueError("p_hat")
+    return ServerState(now, p_hat, known, voted, {state.round: state for state in past})

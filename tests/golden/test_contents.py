@@ -1,0 +1,250 @@
+"""PEMN's messages against the second implementation's: the same bytes, and the same bytes refused."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pemn.artifact import Artifact
+from pemn.errors import MalformedArtifact, MalformedFrame
+from pemn.wire.messages import Ack, Broadcast, Content, Failure, Metrics, Update, decode, encode
+from pemn.wire.spec import Spec
+from tests.golden.example import SPEC
+from tests.golden.forgery import accepts, damage
+from tests.golden.reference import encode_mask, release_contexts
+from tests.golden.reference_bytes import Refused
+from tests.golden.reference_messages import (
+    Message,
+    decode_artifact,
+    decode_content,
+    encode_artifact,
+    encode_content,
+    sizes_of,
+)
+from tests.golden.reference_messages import encode as encode_message
+
+CONTENTS: list[Content] = [
+    Content(broadcast=Broadcast(7, 0, 3, b"h" * 16, b"\x01\x02")),
+    Content(broadcast=Broadcast(0, 0, 0, b"h" * 16, b"")),
+    Content(update=Update(7, 3, 1, b"h" * 16, b"\x00\xff", b"f" * 8, Metrics(100, 693, 12))),
+    Content(update=Update(0, 0, 0, b"h" * 16, b"\x00", b"f" * 8, Metrics(0, 0, 0))),
+    Content(ack=Ack(7, 300, 200, b"h" * 16, b"w" * 32)),
+    Content(error=Failure(47, "no spec of this run")),
+    Content(error=Failure(0, "")),
+    Content(spec=Spec.from_bytes(encode_message("Spec", SPEC)), broadcast=Broadcast(7, 0, 0, b"h" * 16, b"")),
+]
+
+
+def sealed(body: bytes) -> bytes:
+    """With the check that belongs to these bytes, whatever they are."""
+    return body + bytes.fromhex("7a08") + hashlib.sha256(body).digest()[:8]
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_contents(content: Content) -> None:
+    data = encode(content)
+    assert encode_content(decode_content(data)) == data
+
+
+@settings(max_examples=400)
+@given(st.sampled_from(CONTENTS), st.randoms(use_true_random=False))
+def test_the_same_contents_are_refused(content: Content, draw: random.Random) -> None:
+    data = encode(content)
+    forged = damage(data, draw) if draw.random() < 0.1 else sealed(damage(data[:-10], draw))
+    assert accepts(lambda: decode(forged)) == accepts(lambda: decode_content(forged))
+
+
+UPDATE: Message = {
+    "run_id": 7,
+    "round": 3,
+    "slot": 1,
+    "state_hash": b"h" * 16,
+    "flips": b"\x00",
+    "flips_hash": b"f" * 8,
+    "metrics": {},
+}
+UNKNOWN_FIELD = bytes.fromhex("9a0601ff")  # number 99, one byte
+
+
+def wrapped(update: bytes) -> bytes:
+    """A content with an update of these bytes, fewer than 128."""
+    return sealed(b"\x1a" + bytes([len(update)]) + update)
+
+
+def long_spec() -> Message:
+    """Within every bound of its fields, but not of its own."""
+    names = [f"{i:0256}" for i in range(5000)]
+    model = {**SPEC["model"], "input": {**SPEC["model"]["input"], "class_names": names}}
+    return {**SPEC, "model": model}
+
+
+def reaching_over() -> bytes:
+    """A content whose last field takes the check into itself."""
+    moves = b"x" * 20
+    broadcast = {"run_id": 7, "round": 2, "state_hash": b"h" * 16, "moves": moves + bytes(10)}
+    return sealed(encode_message("Content", {"broadcast": broadcast})[:-10])
+
+
+CARELESS = {
+    "unknown field": sealed(encode_message("Content", {"update": UPDATE}) + UNKNOWN_FIELD),
+    "no check": encode_message("Content", {"update": UPDATE}),
+    "two checks": sealed(encode_content({"update": UPDATE})),
+    "check within a field": reaching_over(),
+    "unknown field of an update": wrapped(encode_message("Update", UPDATE) + UNKNOWN_FIELD),
+    "update without metrics": wrapped(encode_message("Update", {**UPDATE, "metrics": None})),
+    "long spec": encode_content({"spec": long_spec(), "broadcast": {"run_id": 7, "state_hash": b"h" * 16}}),
+}
+
+
+@pytest.mark.parametrize("data", CARELESS.values(), ids=CARELESS.keys())
+def test_what_a_careless_decoder_takes(data: bytes) -> None:
+    with pytest.raises(Refused):
+        decode_content(data)
+    with pytest.raises(MalformedFrame):
+        decode(data)
+
+
+def test_careful_forgeries_differ_in_one_thing_only() -> None:
+    assert decode(wrapped(encode_message("Update", UPDATE))).update is not None
+    assert decode_content(wrapped(encode_message("Update", UPDATE)))
+
+
+BROADCAST: Message = {"run_id": 7, "round": 2, "base_round": 1, "state_hash": b"h" * 16, "moves": b"\x01"}
+ACK: Message = {"run_id": 7, "round": 3, "slot": 1, "state_hash": b"h" * 16, "weights_sha256": b"w" * 32}
+TASK: Message = {"spec": SPEC, "broadcast": BROADCAST}
+DOWN = float(np.nextafter(np.float32(1000), np.float32(2000)))
+LONG = "ä" * 128  # 256 bytes
+
+# Where in a content, what is taken there, what is not.
+BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
+    (TASK, "spec.run_id", [0, 2**64 - 1], []),
+    (TASK, "spec.model.architecture", ["x", LONG], ["", LONG + "x"]),
+    (TASK, "spec.model.seed", [0, 2**64 - 1], []),
+    (
+        TASK,
+        "spec.model.strategy",
+        ["full", "rp:1.0", "rp:1e-05"],
+        ["", "rp:1", "rp:0.00001", "rp:0.0", "rp:1.5"],
+    ),
+    (TASK, "spec.model.layers.0.name", ["x", LONG], ["", LONG + "x", "head.weight"]),
+    (
+        TASK,
+        "spec.model.layers.0.shape",
+        [[1], [1] * 8, [1 << 14, 1 << 13]],
+        [[], [1] * 9, [0], [1 << 14, 1 << 14]],
+    ),
+    (TASK, "spec.model.layers.0.scale", [1e-45, 3e38], [0.0, -1.0, float("inf"), float("nan")]),
+    (TASK, "spec.model.layers", [], [[]]),
+    (
+        TASK,
+        "spec.model.input.shape",
+        [[1, 1, 1], [1, 1 << 14, 1 << 14]],
+        [[1, 1], [1, 0, 1], [1, 1 << 15, 1 << 14]],
+    ),
+    (TASK, "spec.model.input.mean", [[-1e30]], [[], [-0.0], [0.0, 0.0], [float("nan")]]),
+    (TASK, "spec.model.input.std", [[1e-30]], [[], [0.0], [-1.0], [float("inf")]]),
+    (TASK, "spec.model.input.class_names", [["a", "a"], [LONG]], [[], [""], [LONG + "x"]]),
+    (TASK, "spec.protocol_version", [2], [0, 1, 3]),
+    (TASK, "spec.protocol.step", [256, 65535], [0, 255, 65536]),
+    (TASK, "spec.protocol.eta_num", [1, 65535], [0, 65536]),
+    (TASK, "spec.protocol.eta_den", [1, 65535], [0, 65536]),
+    (
+        TASK,
+        "spec.protocol.start_level_deltas",
+        [[], [66], [32768], [66, 0], [66] + [0] * 2047],
+        [[65], [32769], [66, 0, 0], [66, 32703], [66] + [0] * 4095, [66, 2**32 - 1]],
+    ),
+    (TASK, "spec.training.epochs", [1, 10_000], [0, 10_001]),
+    (TASK, "spec.training.batch_size", [1, 1 << 20], [0, (1 << 20) + 1]),
+    (TASK, "spec.training.learning_rate", [1e-45, 1000.0], [0.0, -0.1, DOWN, float("nan")]),
+    (TASK, "spec.data.dataset", ["x", LONG], ["", LONG + "x"]),
+    (TASK, "spec.data.partition", ["x", LONG], ["", LONG + "x"]),
+    (TASK, "spec.data.num_slots", [1, 1 << 20], [0, (1 << 20) + 1]),
+    ({"broadcast": BROADCAST}, "broadcast.round", [2, 2**31 - 1], [0, 2**31]),
+    ({"broadcast": BROADCAST}, "broadcast.base_round", [0, 1], [2, 3]),
+    ({"broadcast": BROADCAST}, "broadcast.state_hash", [b"x" * 16], [b"", b"x" * 15, b"x" * 17]),
+    ({"broadcast": BROADCAST}, "broadcast.moves", [b"", b"x" * 1000], []),
+    ({"update": UPDATE}, "update.round", [0, 2**31 - 1], [2**31]),
+    ({"update": UPDATE}, "update.slot", [0, (1 << 20) - 1], [1 << 20]),
+    ({"update": UPDATE}, "update.state_hash", [], [b"", b"x" * 15]),
+    ({"update": UPDATE}, "update.flips", [b"x"], [b""]),
+    ({"update": UPDATE}, "update.flips_hash", [b"x" * 8], [b"", b"x" * 7, b"x" * 9]),
+    ({"update": UPDATE}, "update.metrics", [{"train_ms": 2**32 - 1}], [None]),
+    ({"ack": ACK}, "ack.round", [0, 2**31 - 1], [2**31]),
+    ({"ack": ACK}, "ack.slot", [0, (1 << 20) - 1], [1 << 20]),
+    ({"ack": ACK}, "ack.state_hash", [], [b"x" * 15]),
+    ({"ack": ACK}, "ack.weights_sha256", [b"x" * 32], [b"", b"x" * 31, b"x" * 33]),
+    ({"error": {}}, "error.code", [0, 2**32 - 1], []),
+    ({"error": {}}, "error.text", ["", "ä" * 512], ["ä" * 512 + "x"]),
+    (TASK, "broadcast", [], [None]),
+    (TASK, "update", [None], [UPDATE]),
+    ({"ack": ACK}, "error", [], [{}]),
+    ({"error": {}}, "error", [{}], [None]),
+]
+
+
+def changed(value: Any, path: list[str], new: Any) -> Any:
+    """A copy with another value at the path."""
+    if not path:
+        return new
+    if isinstance(value, list):
+        return [changed(v, path[1:], new) if str(i) == path[0] else v for i, v in enumerate(value)]
+    return {**value, path[0]: changed(value.get(path[0]), path[1:], new)}
+
+
+@pytest.mark.parametrize(("content", "path", "taken", "refused"), BOUNDS, ids=[bound[1] for bound in BOUNDS])
+def test_the_bounds_of_every_field(content: Message, path: str, taken: list[Any], refused: list[Any]) -> None:
+    for value in taken + refused:
+        data = encode_content(changed(content, path.split("."), value))
+        assert accepts(lambda: decode(data)) == (value in taken), value  # noqa: B023
+        assert accepts(lambda: decode_content(data)) == (value in taken), value  # noqa: B023
+
+
+def file_with(edges: list[int]) -> bytes:
+    """The example's .pemn file with other edges, and the mask as it is coded with them."""
+    message, mask, _ = decode_artifact((Path(__file__).parent / "example.pemn").read_bytes())
+    model = message["model"]
+    code = encode_mask(mask, release_contexts(sizes_of(model), model["seed"], edges))
+    return encode_artifact({**message, "mask": code, "start_edges": edges})
+
+
+@pytest.mark.parametrize(
+    ("edges", "taken"),
+    [
+        ([], True),
+        ([1], True),
+        ([65535], True),
+        ([1, 2, 65535], True),
+        (list(range(100, 131)), True),
+        (list(range(100, 132)), False),
+        ([0], False),
+        ([65536], False),
+        ([9, 9], False),
+        ([9, 8], False),
+    ],
+)
+def test_the_edges_of_a_released_mask(edges: list[int], taken: bool) -> None:
+    data = file_with(edges)
+    assert accepts(lambda: decode_artifact(data)) == taken
+    if taken:
+        assert Artifact.from_bytes(data).start_edges == tuple(edges)
+    else:
+        with pytest.raises(MalformedArtifact):
+            Artifact.from_bytes(data)
+
+
+def test_a_file_of_the_version_before_is_refused() -> None:
+    data = file_with([])
+    body = data[:5] + b"\x01" + data[6:-32]
+    old = body + hashlib.sha256(body).digest()
+    with pytest.raises(Refused):
+        decode_artifact(old)
+    with pytest.raises(MalformedArtifact):
+        Artifact.from_bytes(old)
