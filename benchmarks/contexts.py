@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 from benchmarks.measure import write_result
 from pemn.codec.bits import unpack
 from pemn.codec.log2 import LOG_ODDS
-from pemn.codec.model import ContextModel, blocks
+from pemn.codec.model import ContextModel
 from pemn.federation.flips import Draw, draw_flips
+from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import Levels
 from pemn.methods.mask import MaskServer, ServerState, Vote
 from pemn.training.local import set_threads
@@ -37,15 +39,30 @@ _ARCSINE_EDGES = np.round(65536 * np.sin(np.pi / 2 * np.arange(1, 16) / 16) ** 2
 _DISTANCE_EDGES = 32 << np.arange(11)
 
 
+@dataclass(frozen=True)
+class Row:
+    """What one set of contexts costs in one round: a vote on average, or the broadcast."""
+
+    round: int
+    coded: str
+    contexts: str
+    bytes: int
+    bits_per_weight: float
+    to_pemn: float
+
+
 def buckets_of_odds(log_odds: NDArray[np.int64], per_octave: float, count: int) -> Shaped:
     """Returns buckets of equal width, the middle one beginning at even odds."""
     return np.clip(np.floor(log_odds / 65536 * per_octave) + count // 2, 0, count - 1).astype(np.int64), count
 
 
-def code_bytes(decisions: Sequence[tuple[NDArray[np.bool_], Digits]], digits: Sequence[Shaped]) -> float:
+def code_bytes(
+    groups: LayerGroups, decisions: Sequence[tuple[NDArray[np.bool_], Digits]], digits: Sequence[Shaped]
+) -> float:
     """Returns the ideal length of kinds of decisions about all weights, each with its own counts.
 
     Args:
+        groups: Of the layers; they decide the blocks.
         decisions: For each kind, the decisions bool [m] and which weights they are about, ascending.
         digits: Of all weights, the most telling first.
     """
@@ -55,7 +72,7 @@ def code_bytes(decisions: Sequence[tuple[NDArray[np.bool_], Digits]], digits: Se
     length = 0
     for bits, about in decisions:
         model = ContextModel(tuple(count for _, count in digits))
-        for start, stop in blocks(contexts.size):
+        for start, stop in groups.blocks():
             first, last = np.searchsorted(about, (start, stop))
             model.count(bits[first:last], contexts[about[first:last]].astype(np.uint16))
             model.adapt()
@@ -85,7 +102,7 @@ def votes(levels: Levels, draw: Draw, flips: NDArray[np.bool_]) -> Iterator[tupl
         "and the sign of k": [half, octave, sign, group],
     }
     for name, digits in sets.items():
-        yield name, code_bytes([(flips, np.arange(n))], digits)
+        yield name, code_bytes(levels.groups, [(flips, np.arange(n))], digits)
 
 
 def moves(
@@ -109,10 +126,10 @@ def moves(
         "and the receiver's own vote": [(vote + 1, 3), half, sign, group],
     }
     for name, digits in sets.items():
-        yield name, code_bytes(decisions, digits)
+        yield name, code_bytes(levels.groups, decisions, digits)
 
 
-def run(options: RunOptions, rounds: Sequence[int]) -> Iterator[dict[str, object]]:
+def run(options: RunOptions, rounds: Sequence[int]) -> Iterator[Row]:
     """Trains, and yields a row for each of `rounds`, what is coded and set of contexts."""
     spec = make_plan(options).spec
     server, make_trainer = MaskServer.of(spec), TrainerFactory(data_dir=options.data_dir)
@@ -140,17 +157,12 @@ def run(options: RunOptions, rounds: Sequence[int]) -> Iterator[dict[str, object
         print(f"round {round_} of {max(rounds)}", file=sys.stderr)
 
 
-def rows(round_: int, what: str, cost: Mapping[str, float], n: int) -> Iterator[dict[str, object]]:
+def rows(round_: int, what: str, cost: Mapping[str, float], n: int) -> Iterator[Row]:
     """Yields the rows of one round."""
     for name, length in cost.items():
-        yield {
-            "round": round_,
-            "coded": what,
-            "contexts": name,
-            "bytes": round(length),
-            "bits_per_weight": round(8 * length / n, 4),
-            "to_pemn": round(length / cost["pemn"], 4),
-        }
+        yield Row(
+            round_, what, name, round(length), round(8 * length / n, 4), round(length / cost["pemn"], 4)
+        )
 
 
 def main() -> None:
@@ -178,13 +190,10 @@ def main() -> None:
     )
     table = list(run(options, sorted({1, max(args.rounds // 2, 1), args.rounds})))
     for row in table:
-        print(
-            "{round:>3}  {coded:5}  {contexts:36} {bytes:>8}  {bits_per_weight:.4f}  {to_pemn:.3f}".format(
-                **row
-            )
-        )
+        shares = f"{row.bits_per_weight:.4f}  {row.to_pemn:.3f}"
+        print(f"{row.round:>3}  {row.coded:5}  {row.contexts:36} {row.bytes:>8}  {shares}")
     parameters = {name: value for name, value in vars(args).items() if name not in ("output", "data_dir")}
-    write_result(args.output, "benchmarks.contexts", parameters, {}, rows=table)
+    write_result(args.output, "benchmarks.contexts", parameters, {}, rows=[asdict(row) for row in table])
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_only_masks_travel_after_the_spec(run: Run) -> None:
             draw = Draw(levels, states[update.round - 1].k, update.round, update.slot)
             flips = decode_flips(update.flips, draw)
             assert encode_flips(flips, draw) == update.flips
-            assert flips.hash(spec.run_id, update.round, update.slot) == update.flips_hash
+            assert flips.hash(update.state_hash, update.slot) == update.flips_hash
             assert len(encoded_metrics(update.metrics)) <= 64
             assert_integers_and_bytes(update)
         if broadcast := content.broadcast:

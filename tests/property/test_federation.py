@@ -17,6 +17,7 @@ from pemn.federation.levels import HALF, Levels
 from pemn.federation.moves import encode_moves
 from pemn.federation.public import PublicState
 from pemn.methods.mask import Ballot, MaskServer, encode_state
+from pemn.wire import limits
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
 from tests.networks import model_spec, run_spec
@@ -47,7 +48,7 @@ def specs(draw: st.DrawFn) -> Spec:
     return run_spec(
         model_spec(*shapes, seed=draw(st.integers(0, 2**64 - 1))),
         num_slots=draw(st.integers(1, 5)),
-        step=draw(st.one_of(st.sampled_from([4096, 16384, 32768]), st.integers(1, 65535))),
+        step=draw(st.one_of(st.sampled_from([4096, 16384, 32768]), st.integers(limits.MIN_STEP, 65535))),
         spread=draw(st.sampled_from([0.0, 1.0, 3.0])),
         eta=draw(st.sampled_from([(1, 1), (1, 3), (5, 2), (65535, 1)])),
         run_id=draw(st.integers(0, 2**64 - 1)),
@@ -333,13 +334,14 @@ def forge(world: World, slot: int, attack: str, rng: np.random.Generator) -> byt
         "nothing": np.zeros(n, np.bool_),
     }[attack]
     flips = Flips(*(np.packbits(part, bitorder="little") for part in (chosen & (u >= q), chosen & (u < q))))
+    state_hash = state.hash(spec.run_id)
     update = Update(
         run_id=spec.run_id,
         round=draw.round,
         slot=slot,
-        state_hash=state.hash(spec.run_id),
+        state_hash=state_hash,
         flips=encode_flips(flips, draw),
-        flips_hash=flips.hash(spec.run_id, draw.round, slot),
+        flips_hash=flips.hash(state_hash, slot),
         metrics=Metrics(1, 1, 1),
     )
     return encode(Content(update=update))
