@@ -24,14 +24,13 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pemn import graph
 from pemn.errors import LocalError, MalformedArtifact, MalformedFrame
-from pemn.federation.release import decode_mask, encode_mask
+from pemn.federation.release import decode_mask, edges_fit, encode_mask
 from pemn.mask import Mask
 from pemn.rebuild import rebuild, weights_sha256
 from pemn.spec import ModelSpec
@@ -95,8 +94,7 @@ class Artifact:
             if not fits or not 0 < len(key.encode()) <= limits.MAX_TEXT_BYTES:
                 raise LocalError("length of provenance", where=key[:60])
 
-        edges = (0, *self.start_edges, 1 << 16)
-        if len(self.start_edges) > limits.MAX_START_EDGES or any(a >= b for a, b in pairwise(edges)):
+        if len(self.start_edges) > limits.MAX_START_EDGES or not edges_fit(self.start_edges):
             raise LocalError("start edges", got=self.start_edges, wanted="at most 31, ascending, 1 .. 65535")
 
     @classmethod

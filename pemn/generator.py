@@ -18,7 +18,7 @@ _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = (1 << 64) - 1
-_BLOCK = 1 << 15  # words; two blocks of 256 KiB stay in the second-level cache
+_BLOCK = 1 << 13  # words; three blocks of 64 KiB stay in the second-level cache
 
 
 class Purpose(IntEnum):

@@ -82,7 +82,15 @@ class Mask:
         if flat.dtype != np.uint8 or flat.shape != (-(-num_params // 8),):
             wanted = f"uint8 ({-(-num_params // 8)},)"
             raise LocalError("flat mask", got=f"{flat.dtype} {flat.shape}", wanted=wanted)
-        return cls.from_bits(np.unpackbits(flat, bitorder="little", count=num_params).view(np.bool_), sizes)
+        layers, start = [], 0
+        for size in sizes:
+            part = flat[start // 8 : -(-(start + size) // 8)]
+            if start % 8 or size % 8:
+                bits = np.unpackbits(part, bitorder="little")[start % 8 :][:size]
+                part = np.packbits(bits, bitorder="little")
+            layers.append(part)
+            start += size
+        return cls(tuple(sizes), np.concatenate(layers))
 
     def flat(self) -> NDArray[np.uint8]:
         """Returns the bits of all layers packed in one piece, with no padding between them: uint8 [ceil(n / 8)]."""

@@ -73,9 +73,7 @@ class _Sequence:
         return min(sizes, key=lambda coder: (sizes[coder], coder)), lanes
 
 
-def encode(
-    num_weights: int, decide: Decider, shape: tuple[int, ...], restarts: Sequence[int] = ()
-) -> bytes:
+def encode(num_weights: int, decide: Decider, shape: tuple[int, ...], restarts: Sequence[int] = ()) -> bytes:
     """Codes a sequence of decisions as shortly as any of the coders can.
 
     Args:
@@ -117,7 +115,7 @@ class Reader:
     def __init__(self, data: bytes, shape: tuple[int, ...]) -> None:
         if not data or data[0] not in tuple(Coder):
             raise MalformedFrame("coder of a mask", got=data[0] if data else "no bytes")
-        self._data, self._coder = data[1:], Coder(data[0])
+        self._data, self._coder = memoryview(data)[1:], Coder(data[0])
         self._sequence = _Sequence(shape)
         self._rans = rans.Decoder(self._data) if self._coder == Coder.RANS else None
         self._ones = rice.decode(self._data) if self._coder == Coder.RICE else np.empty(0, np.int64)
@@ -166,7 +164,7 @@ class Reader:
             self._rans.finish()
             canonical = canonical and self._rans.lanes == lanes
         elif self._coder == Coder.RICE:
-            canonical = canonical and self._sequence.rice() == self._data
+            canonical = canonical and self._sequence.rice() == bytes(self._data)
         else:
             last = self._data[-1] if self._data else 0
             filled = self._sequence.size % 8 == 0 or last >> self._sequence.size % 8 == 0

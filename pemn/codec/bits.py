@@ -18,7 +18,7 @@ def write_varint(value: int) -> bytes:
     return bytes(out)
 
 
-def read_varint(data: bytes, position: int, largest: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, position: int, largest: int) -> tuple[int, int]:
     """Reads what `write_varint` wrote.
 
     Returns:

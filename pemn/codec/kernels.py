@@ -43,13 +43,12 @@ def decode(
     contexts: NDArray[np.uint16],
     table: NDArray[np.uint16],
     states: NDArray[np.uint32],
-    words: NDArray[np.uint16],
-    position: int,
+    words: NDArray[np.uint32],
     out: NDArray[np.bool_],
 ) -> int:
-    """Reads decisions into `out`; returns the position after the last word read, or -1 if there are too few."""
+    """Reads decisions into `out`; returns how many words it took, or -1 if there are too few."""
     _check(out, contexts, table.size)
-    return int(_decode(contexts, table, states, words, position, out))
+    return int(_decode(contexts, table, states, words, out))
 
 
 def count(decisions: NDArray[np.bool_], contexts: NDArray[np.uint16], counts: NDArray[np.int64]) -> None:
@@ -104,10 +103,10 @@ def _encode(decisions, contexts, table, states, words):  # type: ignore[no-untyp
 
 
 @_compile
-def _decode(contexts, table, states, words, position, out):  # type: ignore[no-untyped-def]
+def _decode(contexts, table, states, words, out):  # type: ignore[no-untyped-def]
     lanes = states.size
     frequencies = np.empty(lanes, np.uint32)
-    cursor, end = np.uint64(position), np.uint64(words.size)
+    cursor, end = np.uint64(0), np.uint64(words.size)
     for begin in range(0, out.size, lanes):
         step, step_contexts = out[begin : begin + lanes], contexts[begin : begin + lanes]
         for i in range(step.size):
@@ -126,7 +125,7 @@ def _decode(contexts, table, states, words, position, out):  # type: ignore[no-u
             if states[lane] < np.uint32(1 << 16):
                 if cursor == end:
                     return -1
-                states[lane] = np.uint32(np.uint32(states[lane] << np.uint32(16)) | np.uint32(words[cursor]))
+                states[lane] = np.uint32(np.uint32(states[lane] << np.uint32(16)) | words[cursor])
                 cursor += np.uint64(1)
     return np.int64(cursor)
 

@@ -29,7 +29,8 @@ SCALE = 1 << BITS
 # last): few for the first digit, which tells most.
 _BORROWED = (2, 2, 16)
 
-_FIRST_BLOCK, _LAST_BLOCK = 64, 65_536
+_FIRST_BLOCK, _LAST_BLOCK = 64, 32_768
+_COUNTED_AT_ONCE = 8192
 _MAX_CONTEXTS = 1 << 16  # each is a uint16
 
 # Cost in 1/65536 bits of a decision with this frequency in 1/32768; entry 0 is never used.
@@ -39,8 +40,8 @@ _COSTS = BITS * ONE - log2(np.maximum(np.arange(SCALE + 1, dtype=np.int64), 1))
 def blocks(num_weights: int, restarts: Sequence[int] = ()) -> Iterator[tuple[int, int]]:
     """Yields where blocks of weights begin and end.
 
-    The first one has 64 weights and each has twice as many as the one before, up to 65,536: what is learnt early
-    counts most, and a block of contexts fits the cache.
+    The first one has 64 weights and each has twice as many as the one before, up to 32,768: what is learnt early
+    counts most, and all that is known of a block stays within a mebibyte.
 
     Args:
         num_weights: n.
@@ -86,8 +87,10 @@ class ContextModel:
         if fast is not None:
             fast.count(decisions, contexts, self._fresh)
         else:
-            keys = contexts + decisions * np.int64(self.table.size)
-            self._fresh += np.bincount(keys, minlength=self._fresh.size).reshape(2, -1)
+            for part in range(0, decisions.size, _COUNTED_AT_ONCE):  # bincount makes eight bytes of each
+                here = slice(part, part + _COUNTED_AT_ONCE)
+                keys = contexts[here] + decisions[here] * np.uint32(self.table.size)
+                self._fresh += np.bincount(keys, minlength=self._fresh.size).reshape(2, -1)
 
     def adapt(self) -> None:
         """Ends a block: its decisions now count in the table."""

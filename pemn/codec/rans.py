@@ -30,6 +30,7 @@ LANE_BYTES = 3
 """What a lane costs: its four bytes hold on average one byte of the message."""
 
 _BITS_A_LANE = 6400  # so lanes cost 24 / 6400 = 0.375 %
+_PIECE = 4096
 _FEW_LANES = 20  # below it a loop over integers is faster than numpy
 
 # Arrays without dimensions: numpy would have to convert scalars in every operation, which takes as long as the rest.
@@ -89,14 +90,13 @@ class Decoder:
         MalformedFrame: If there cannot be so many lanes, or a state is out of range.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         lanes, position = read_varint(data, 0, MAX_LANES)
         stop = position + 4 * lanes
         if lanes == 0 or len(data) < stop or (len(data) - stop) % 2:
             raise MalformedFrame("coded mask: lanes", got=f"{lanes} in {len(data)} bytes")
         self._states = np.frombuffer(data, "<u4", lanes, position).astype(np.uint32)
-        self._words = np.frombuffer(data, "<u2", offset=stop).astype(np.uint16)
-        self._position = 0
+        self._words = np.frombuffer(data, "<u2", offset=stop)
         if int(self._states.min()) < LOW:
             raise MalformedFrame(
                 "coded mask: state of a lane", got=int(self._states.min()), wanted=f">= {LOW}"
@@ -117,17 +117,19 @@ class Decoder:
         Raises:
             MalformedFrame: If the words end too early.
         """
-        out = np.empty(contexts.size, np.bool_)
-        states, words, position = self._states, self._words, self._position
+        out, states = np.empty(contexts.size, np.bool_), self._states
+        # A decision takes one word at most. As wide as the states, they need not be widened in every step.
+        words = self._words[: contexts.size].astype(np.uint32)
         fast = kernels(contexts.size)
         if fast is not None:
-            self._position = fast.decode(contexts, table, states, words, position, out)
+            used = fast.decode(contexts, table, states, words, out)
         elif states.size < _FEW_LANES:
-            self._position = _decode_by_one(table.take(contexts), states, words, position, out)
+            used = _decode_by_one(table.take(contexts), states, words, out)
         else:
-            self._position = _decode_by_lanes(table.take(contexts), states, words, position, out)
-        if self._position < 0:
+            used = _decode_by_lanes(table.take(contexts), states, words, out)
+        if used < 0:
             raise MalformedFrame("coded mask ends too early")
+        self._words = self._words[used:]
         return out
 
     def finish(self) -> None:
@@ -136,8 +138,8 @@ class Decoder:
         Raises:
             MalformedFrame: If words are left, or a lane is not where the encoder began.
         """
-        if self._position != self._words.size:
-            raise MalformedFrame("coded mask: words left", got=self._words.size - self._position)
+        if self._words.size:
+            raise MalformedFrame("coded mask: words left", got=self._words.size)
         if (self._states != _LOW).any():
             raise MalformedFrame("coded mask: last state of a lane")
 
@@ -164,25 +166,29 @@ def _encode_by_one(
 def _decode_by_one(
     frequencies: NDArray[np.uint16],
     states: NDArray[np.uint32],
-    words: NDArray[np.uint16],
-    position: int,
+    words: NDArray[np.uint32],
     out: NDArray[np.bool_],
 ) -> int:
-    x, last, decisions = states.tolist(), words.size, []
-    for lane, f in zip(itertools.cycle(range(len(x))), frequencies.tolist(), strict=False):
-        state = x[lane]
-        low, slot = (state >> BITS) * f, state & SCALE - 1
-        one = slot < f
-        state = low + slot if one else state - low - f
-        decisions.append(one)
-        if state < LOW:
-            if position == last:
-                return -1
-            state = state << 16 | int(words[position])
-            position += 1
-        x[lane] = state
+    x, last, position = states.tolist(), words.size, 0
+    piece = _PIECE // len(x) * len(x)  # a piece begins with lane 0; integers of Python take much room
+    for begin in range(0, out.size, piece):
+        decisions = []
+        for lane, f in zip(
+            itertools.cycle(range(len(x))), frequencies[begin : begin + piece].tolist(), strict=False
+        ):
+            state = x[lane]
+            low, slot = (state >> BITS) * f, state & SCALE - 1
+            one = slot < f
+            state = low + slot if one else state - low - f
+            decisions.append(one)
+            if state < LOW:
+                if position == last:
+                    return -1
+                state = state << 16 | int(words[position])
+                position += 1
+            x[lane] = state
+        out[begin : begin + piece] = decisions
     states[:] = x
-    out[:] = decisions
     return position
 
 
@@ -216,11 +222,10 @@ def _encode_by_lanes(
 def _decode_by_lanes(
     frequencies: NDArray[np.uint16],
     states: NDArray[np.uint32],
-    words: NDArray[np.uint16],
-    position: int,
+    words: NDArray[np.uint32],
     out: NDArray[np.bool_],
 ) -> int:
-    ones, lanes = frequencies.astype(np.uint32), states.size
+    ones, lanes, position = frequencies.astype(np.uint32), states.size, 0
     for begin in range(0, frequencies.size, lanes):
         here = slice(begin, begin + lanes)
         f, one = ones[here], out[here]
@@ -238,6 +243,6 @@ def _decode_by_lanes(
             more = words[position : position + short.size]
             if more.size < short.size:
                 return -1
-            x[short] = x[short] << _WORD | more
+            x[short] = (x[short] << _WORD) + more
             position += short.size
     return position

@@ -15,9 +15,10 @@ from pemn.codec.bits import pack, read_varint, write_varint
 from pemn.errors import MalformedFrame
 
 MAX_ONES = 4096
-"""With more ones the other coders are always shorter or as good; so a list of them takes little room."""
+"""So a list of them takes little room; with more, rANS is seldom longer (docs/wire.md, "Coded decisions")."""
 
 # K is 0 .. 31. So are sequences shorter than 2^31, and then a code with the best K has at most 32 bits for each one.
+_PIECE_BITS = 8192
 _NUM_KS = 32
 
 
@@ -35,7 +36,8 @@ def encode(ones: NDArray[np.int64]) -> bytes:
     ends = np.cumsum((gaps >> k) + 1)
     unary = np.zeros(int(ends[-1]), np.bool_)
     unary[ends - 1] = True
-    remainders = ((gaps[:, None] >> np.arange(k)) & 1).astype(np.bool_)
+    low_bytes = gaps.astype("<u4").view(np.uint8).reshape(-1, 4)
+    remainders = np.unpackbits(low_bytes, axis=1, count=k, bitorder="little").view(np.bool_)
     return number + bytes([k]) + pack(np.concatenate([unary, remainders.ravel()])).tobytes()
 
 
@@ -43,7 +45,7 @@ def _num_bits(gaps: NDArray[np.int64], k: int) -> int:
     return int((gaps >> k).sum()) + gaps.size * (1 + k)
 
 
-def decode(data: bytes) -> NDArray[np.int64]:
+def decode(data: bytes | memoryview) -> NDArray[np.int64]:
     """Reads what `encode` wrote; the caller checks that the bytes are canonical.
 
     Returns:
@@ -62,11 +64,22 @@ def decode(data: bytes) -> NDArray[np.int64]:
     if len(data) - position > -(-_NUM_KS * count // 8):
         raise MalformedFrame("coded mask: bytes left")
     string = np.unpackbits(np.frombuffer(data, np.uint8, offset=position), bitorder="little")
-    ends = np.flatnonzero(string)[:count]
+    ends = _first_ones(string, count)
     if ends.size < count or int(ends[-1]) + 1 + count * k > string.size:
         raise MalformedFrame("coded mask ends too early")
     cursor = int(ends[-1]) + 1
     quotients = np.diff(ends, prepend=-1) - 1
-    remainders = string[cursor : cursor + count * k].reshape(count, k).astype(np.int64) @ (1 << np.arange(k))
+    wide = np.zeros((count, 32), np.uint8)
+    wide[:, :k] = string[cursor : cursor + count * k].reshape(count, k)
+    remainders = np.packbits(wide, axis=1, bitorder="little").view("<u4")[:, 0]
     ones: NDArray[np.int64] = np.cumsum((quotients << k) + remainders + 1) - 1
     return ones
+
+
+def _first_ones(string: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """Returns where the first ones are, and looks no further: each takes eight bytes, and all may be ones."""
+    found, missing, start = [np.empty(0, np.int64)], count, 0
+    while missing and start < string.size:
+        found.append(np.flatnonzero(string[start : start + _PIECE_BITS])[:missing] + start)
+        missing, start = missing - found[-1].size, start + _PIECE_BITS
+    return np.concatenate(found)

@@ -79,21 +79,24 @@ def decode_moves(data: bytes, before: NDArray[np.int8], levels: Levels) -> NDArr
     for start, stop in groups.blocks():
         k = before[start:stop]
         contexts = move_contexts(levels.at(k, start), k, groups, start)
-        where = np.flatnonzero(reader.read(contexts))
-        contexts = contexts[where]
+        moves = reader.read(contexts)
+        contexts = contexts[moves]
         down = reader.read(of_kind(contexts, DOWN, groups))
-        steps, inside = np.ones(where.size, np.int16), np.arange(where.size)
+        steps, inside = (
+            np.ones(down.size, np.int16),
+            np.arange(down.size, dtype=np.uint16),
+        )  # a block is no longer
         for least in range(2, _UNARY + 1):
             kind = TWO if least == 2 else MORE
             inside = inside[reader.read(of_kind(contexts[inside], kind, groups))]
             steps[inside] = least
         for bit in reversed(range(_REST_BITS)):
             steps[inside] += reader.read(of_bit(contexts[inside], bit, groups)).astype(np.int16) << bit
-        moved = k[where] + np.where(down, -steps, steps)
+        moved = k[moves] + np.where(down, -steps, steps)
         if int(np.abs(moved).max(initial=0)) > MAX_STEPS:
             raise MalformedFrame("moves leave the range of k", wanted=f"-{MAX_STEPS} .. {MAX_STEPS}")
-        after[start:stop][where] = moved
-        num_moves += where.size
+        after[start:stop][moves] = moved
+        num_moves += moved.size
         reader.end_block()
     reader.finish()
     if num_moves == 0:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pemn.codec import Decisions, Reader, encode
 from pemn.codec.bits import pack, unpack
+from pemn.errors import MalformedFrame
 from pemn.federation.contexts import start_buckets
 from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import ONE, start_draws, start_table
@@ -31,6 +33,11 @@ def start_edges(protocol: MaskProtocol) -> tuple[int, ...]:
     """
     buckets = start_buckets(start_table(protocol.start_levels))
     return tuple((np.flatnonzero(np.diff(buckets)) + 1).tolist())
+
+
+def edges_fit(edges: tuple[int, ...]) -> bool:
+    """Returns whether edges part the draws: ascending, each 1 .. 65535."""
+    return all(a < b for a, b in pairwise((0, *edges, ONE)))
 
 
 def encode_mask(mask: Mask, seed: int, edges: tuple[int, ...]) -> bytes:
@@ -59,8 +66,10 @@ def decode_mask(data: bytes, sizes: tuple[int, ...], seed: int, edges: tuple[int
         edges: As the encoder had them.
 
     Raises:
-        MalformedFrame: If the data are no canonical mask.
+        MalformedFrame: If the data are no canonical mask, or there can be no such edges.
     """
+    if not edges_fit(edges):
+        raise MalformedFrame("start edges", got=edges, wanted="ascending, 1 .. 65535")
     contexts, num_params = _Contexts(seed, edges, LayerGroups.of(sizes)), sum(sizes)
     reader, flat = Reader(data, contexts.shape), np.empty(-(-num_params // 8), np.uint8)
     for start, stop in contexts.groups.blocks():
@@ -90,5 +99,5 @@ class _Contexts:
 
     @cached_property
     def _by_draw(self) -> NDArray[np.uint16]:
-        buckets = np.searchsorted(self.edges, np.arange(ONE), side="right")
-        return (buckets * self.groups.count).astype(np.uint16)
+        digits = np.arange(len(self.edges) + 1, dtype=np.uint16) * np.uint16(self.groups.count)
+        return np.repeat(digits, np.diff((0, *self.edges, ONE)))

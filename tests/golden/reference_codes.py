@@ -43,7 +43,7 @@ def blocks(num_weights: int, restarts: Sequence[int] = ()) -> Iterator[range]:
         start, size = first, 64
         while start < end:
             yield range(start, min(start + size, end))
-            start, size = start + size, min(2 * size, 65536)
+            start, size = start + size, min(2 * size, 32768)
 
 
 class Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.util
 import math
@@ -26,11 +27,13 @@ class Sequence:
         decisions: bool [rows, n].
         contexts: uint16 [rows, n].
         shape: Of the contexts.
+        restarts: Where blocks begin anew.
     """
 
     decisions: NDArray[np.bool_]
     contexts: NDArray[np.uint16]
     shape: tuple[int, ...] = ()
+    restarts: tuple[int, ...] = ()
 
     @property
     def num_weights(self) -> int:
@@ -45,32 +48,35 @@ class Sequence:
         return out
 
     def encode(self) -> bytes:
-        return encode(self.num_weights, self.decide, self.shape)
+        return encode(self.num_weights, self.decide, self.shape, self.restarts)
 
     def decode(self, data: bytes) -> Sequence:
         """Reads a code with these contexts: what it says instead of these decisions (0 where nothing was asked)."""
         reader, out = Reader(data, self.shape), np.zeros_like(self.decisions)
-        for start, stop in blocks(self.num_weights):
+        for start, stop in blocks(self.num_weights, self.restarts):
             asked = np.arange(start, stop)
             for decisions, contexts in zip(out, self.contexts, strict=True):
                 decisions[asked] = reader.read(contexts[asked])
                 asked = asked[decisions[asked]]
             reader.end_block()
         reader.finish()
-        return Sequence(out, self.contexts, self.shape)
+        return dataclasses.replace(self, decisions=out)
 
     def same(self, other: Sequence) -> bool:
         return np.array_equal(self.decisions, other.decisions)
 
 
-def draw(seed: int, num_weights: int, share: float, shape: tuple[int, ...] = (), rows: int = 1) -> Sequence:
+def draw(
+    seed: int, num_weights: int, share: float, shape: tuple[int, ...] = (), rows: int = 1, restarts: int = 0
+) -> Sequence:
     """A sequence with this share of ones; with contexts, more in some of them and fewer in others."""
     random = np.random.default_rng(seed)
     count = math.prod(shape)
     contexts = random.integers(0, count, (rows, num_weights)).astype(np.uint16)
     shares = np.full(count, share) if count == 1 or share == 1 else share * random.uniform(0.2, 1.8, count)
     decisions = random.random((rows, num_weights)) < shares[contexts]
-    return Sequence(np.logical_and.accumulate(decisions), contexts, shape)
+    begin_anew = tuple(sorted(random.integers(0, num_weights + 1, restarts).tolist()))
+    return Sequence(np.logical_and.accumulate(decisions), contexts, shape, begin_anew)
 
 
 def sequences(most: int) -> st.SearchStrategy[Sequence]:
@@ -82,6 +88,7 @@ def sequences(most: int) -> st.SearchStrategy[Sequence]:
         st.sampled_from([0, 0.001, 0.02, 0.2, 0.5, 0.9, 1]),
         st.sampled_from([(), (1,), (3,), (64,), (2, 3, 5), (32, 16, 8)]),
         st.integers(1, 3),
+        st.integers(0, 2),
     )
 
 

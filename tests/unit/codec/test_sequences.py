@@ -58,12 +58,23 @@ def test_contexts_pay() -> None:
     assert len(told) < 0.6 * len(untold)
 
 
-def test_blocks_double_up_to_65536_weights() -> None:
+def test_blocks_double_up_to_32768_weights() -> None:
     sizes = [stop - start for start, stop in blocks(300_000)]
     assert sizes[:3] == [64, 128, 256]
-    assert max(sizes) == 65_536
+    assert max(sizes) == 32_768
     assert sum(sizes) == 300_000
     assert list(blocks(0)) == []
+
+
+def test_blocks_begin_anew_at_restarts() -> None:
+    assert list(blocks(300, (100, 100, 170))) == [
+        (0, 64),
+        (64, 100),
+        (100, 164),
+        (164, 170),
+        (170, 234),
+        (234, 300),
+    ]
 
 
 def check_fate(sequence: Sequence, data: bytes) -> None:

@@ -64,9 +64,8 @@ def test_codes_are_as_long_as_the_entropy(kind: str, num_weights: int) -> None:
     coded, adaptive = sequence.encode(), adaptive_bits(sequence)
     assert len(coded) <= allowed_bytes(adaptive, num_weights)
     assert coded[0] == Coder.RICE or len(coded) >= 0.999 * adaptive / 8  # or one of the two is wrong
-    # To learn the shares of 64 contexts costs 60 to 90 bytes. All but once there is room for them: 2 bytes are missing.
-    missing = 2 if (kind, num_weights) == ("a 0.05", 2_000_000) else 0
-    assert len(coded) <= allowed_bytes(static_bits(sequence), num_weights) + missing
+    # Learning the shares of 64 contexts costs 60 to 90 bytes; there is room for them, at Beta(0.05) just so.
+    assert len(coded) <= allowed_bytes(static_bits(sequence), num_weights)
 
 
 @pytest.mark.parametrize("num_ones", [0, 1, 7])
@@ -87,11 +86,12 @@ def test_learning_thousands_of_contexts_costs_some_bits_each() -> None:
     assert 0.5 * learning < over < 1.5 * learning + 0.005 * static_bits(sequence)
 
 
-@pytest.mark.parametrize(("share", "coder"), [(0.0001, Coder.RICE), (0.02, Coder.RANS), (0.5, Coder.RAW)])
+@pytest.mark.parametrize(("share", "coder"), [(0.00003, Coder.RICE), (0.02, Coder.RANS), (0.5, Coder.RAW)])
 def test_decoding_takes_little_room_whatever_the_number_of_weights(share: float, coder: Coder) -> None:
     num_weights, shape = 20_000_000, (32, 16, 8)
-    a_block = np.random.default_rng(1).random(65_536) < share
-    contexts = np.zeros(65_536, np.uint16)
+    most = max(stop - start for start, stop in blocks(num_weights))
+    a_block = np.arange(most) * share % 1 < share
+    contexts = np.zeros(most, np.uint16)
     coded = encode(
         num_weights, lambda start, stop: [(a_block[: stop - start], contexts[: stop - start])], shape
     )

@@ -1,0 +1,271 @@
+"""Who receives frames: a server, a client, a reader of files or of a stored spec. What they take says what it means."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from pemn.artifact import Artifact
+from pemn.errors import MalformedArtifact, MalformedFrame, MissingSpec, RemoteError
+from pemn.federation import public
+from pemn.federation.flips import Draw, encode_flips
+from pemn.federation.public import PublicState
+from pemn.methods.mask import MaskClient, MaskServer, ServerState
+from pemn.methods.mask.ballot import Vote
+from pemn.wire.limits import SHA256_BYTES, max_content_bytes
+from pemn.wire.messages import Content, Update, decode, encode
+from pemn.wire.spec import Spec
+from pemn.wire.v1 import messages_pb2 as pb
+
+LARGEST_STATE = 1 << 17
+"""Weights: for a larger network, which a mutated spec may name, no public state is made here, as it has n bytes."""
+
+_HEAD_BYTES = 6  # of a file
+
+
+class Taken(Protocol):
+    """What an end has accepted."""
+
+    def canonical(self) -> bytes:
+        """Returns the message, encoded anew from what was understood of it."""
+        ...
+
+    def meaning(self) -> bytes:
+        """Returns a hash of what was understood."""
+        ...
+
+
+class End(Protocol):
+    """Who may take a frame."""
+
+    @property
+    def num_params(self) -> int:
+        """n of the network whose frames it expects."""
+        ...
+
+    def take(self, data: bytes) -> Taken:
+        """Takes a frame as the application does, or refuses it with `refusal`."""
+        ...
+
+    @property
+    def refusal(self) -> type[Exception]:
+        """The one kind of error that may come of any bytes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Said:
+    """A content that says all by itself."""
+
+    content: Content
+
+    def canonical(self) -> bytes:
+        return encode(self.content)
+
+    def meaning(self) -> bytes:
+        return _hash(self.content)
+
+
+@dataclass(frozen=True)
+class CountedVote:
+    """A vote that was added to a ballot."""
+
+    update: Update
+    vote: Vote
+    draw: Draw
+
+    def canonical(self) -> bytes:
+        update, flips = self.update, self.vote.flips
+        again = replace(
+            update,
+            flips=encode_flips(flips, self.draw),
+            flips_hash=flips.hash(update.state_hash, update.slot),
+            metrics=self.vote.metrics,
+        )
+        return encode(Content(update=again))
+
+    def meaning(self) -> bytes:
+        flips = self.vote.flips
+        said = replace(self.update, flips=b"", flips_hash=b"")
+        return _hash(said, flips.raised.tobytes(), flips.lowered.tobytes())
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedTask:
+    """A broadcast that was applied, with the spec that may have come with it."""
+
+    content: Content
+    client: MaskClient
+    base: PublicState
+    after: PublicState
+
+    def canonical(self) -> bytes:
+        run_id, levels = self.client.spec.run_id, self.client.levels
+        again = public.broadcast(run_id, levels, self.base, self.after)
+        return encode(replace(self.content, broadcast=again))
+
+    def meaning(self) -> bytes:
+        assert self.content.broadcast is not None
+        said = replace(self.content, broadcast=replace(self.content.broadcast, moves=b""))
+        return _hash(said, self.after.k.tobytes())
+
+
+@dataclass(frozen=True)
+class ServerEnd:
+    """A server that has asked a client for something, and gets the answer.
+
+    Attributes:
+        server: The server's half.
+        state: What it has learnt so far.
+        slot: Who answers.
+        weights: Hash of the weights of `state`.
+    """
+
+    server: MaskServer
+    state: ServerState
+    slot: int
+    weights: bytes
+    refusal: type[Exception] = RemoteError
+
+    @property
+    def num_params(self) -> int:
+        return self.server.spec.model.num_params
+
+    def draw(self, round_: int) -> Draw | None:
+        """Returns what a vote of this round is read with, if the server still knows."""
+        base = self.state.at(round_ - 1)
+        return None if base is None else Draw(self.server.levels, base.k, round_, self.slot)
+
+    def take(self, data: bytes) -> Taken:
+        content = _decode(data, self.num_params)
+        if content.update is not None:
+            vote = self.server.read_vote(self.state, self.slot, content.update)
+            self.server.open().add(self.slot, vote)
+            draw = self.draw(content.update.round)
+            assert draw is not None
+            return CountedVote(content.update, vote, draw)
+        if content.ack is not None:
+            self.server.check_ack(self.state, self.slot, content.ack, self.weights)
+        elif content.error is None:
+            raise MalformedFrame("task instead of an answer")
+        return Said(content)
+
+
+@dataclass(frozen=True, eq=False)
+class ClientEnd:
+    """A client that gets a task.
+
+    Attributes:
+        slot: Its number.
+        known: n of the run that it takes part in, or will.
+        client: Its half of the run; none if it is new.
+        state: What it has; none if it is new.
+    """
+
+    slot: int
+    known: int
+    client: MaskClient | None = None
+    state: PublicState | None = None
+    refusal: type[Exception] = RemoteError
+
+    @property
+    def num_params(self) -> int:
+        return self.known
+
+    def take(self, data: bytes) -> Taken:
+        content = _decode(data, self.num_params)
+        if content.broadcast is None:
+            raise MalformedFrame("answer instead of a task")
+        client, state = self.client, self.state
+        if content.spec is not None and (client is None or client.spec != content.spec):
+            client, state = MaskClient.of(content.spec, self.slot), None
+            if content.spec.model.num_params > LARGEST_STATE:
+                return Said(content)
+        if client is None:
+            raise MissingSpec("no spec")
+        state = state or client.start()
+        after = client.apply(state, content.broadcast)
+        if after is state:  # a broadcast that it had before: nothing is taken of its moves, nobody reads them
+            return Said(content)
+        base = state if content.broadcast.base_round else client.start()
+        return AppliedTask(content, client, base, after)
+
+
+@dataclass(frozen=True)
+class StoreEnd:
+    """A client that opens the spec in its store."""
+
+    slot: int
+    num_params: int
+    refusal: type[Exception] = RemoteError
+
+    def take(self, data: bytes) -> Taken:
+        return KeptSpec(MaskClient.of(Spec.from_bytes(data), self.slot).spec)
+
+
+@dataclass(frozen=True)
+class KeptSpec:
+    """A spec that a client can take part with."""
+
+    spec: Spec
+
+    def canonical(self) -> bytes:
+        return self.spec.to_bytes()
+
+    def meaning(self) -> bytes:
+        return _hash(self.spec)
+
+
+@dataclass(frozen=True)
+class FileEnd:
+    """A device that opens a .pemn file."""
+
+    num_params: int
+    refusal: type[Exception] = MalformedArtifact
+
+    def take(self, data: bytes) -> Taken:
+        artifact = Artifact.from_bytes(data)
+        artifact.weights()
+        return OpenedFile(artifact, data)
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A .pemn file that was read. DEFLATE has no canonical form: of its bytes only the end is held to one."""
+
+    artifact: Artifact
+    data: bytes
+
+    def canonical(self) -> bytes:
+        again = self.artifact.to_bytes()
+        proto = pb.Artifact.FromString(again[_HEAD_BYTES:-SHA256_BYTES])
+        proto.onnx_skeleton = self._deflated()
+        body = again[:_HEAD_BYTES] + proto.SerializeToString(deterministic=True)
+        return body + hashlib.sha256(body).digest()
+
+    def meaning(self) -> bytes:
+        artifact = self.artifact
+        parts = (
+            artifact.model,
+            artifact.weights_sha256,
+            sorted(artifact.provenance.items()),
+            artifact.start_edges,
+        )
+        return _hash(parts, artifact.mask.packed.tobytes(), artifact.onnx_skeleton, self._deflated())
+
+    def _deflated(self) -> bytes:
+        return pb.Artifact.FromString(self.data[_HEAD_BYTES:-SHA256_BYTES]).onnx_skeleton
+
+
+def _decode(data: bytes, num_params: int) -> Content:
+    if len(data) > max_content_bytes(num_params):  # the link refuses it before it is kept
+        raise MalformedFrame("length of a content", got=len(data))
+    return decode(data)
+
+
+def _hash(said: object, *arrays: bytes) -> bytes:
+    digest = hashlib.sha256(repr(said).encode())
+    for array in arrays:
+        digest.update(hashlib.sha256(array).digest())
+    return digest.digest()
