@@ -153,7 +153,7 @@ def only(implementation: str) -> Iterator[None]:
     few = rans.MAX_LANES + 1 if implementation == "integers" else rans._FEW_LANES
     with (
         mock.patch.object(fast, "_load", fast._load if implementation == "numba" else without_numba),
-        mock.patch.object(fast, "MANY_DECISIONS", 0),
+        mock.patch.object(fast, "PATIENCE", -1),
         mock.patch.object(rans, "_FEW_LANES", few),
     ):
         yield

@@ -2,7 +2,7 @@
 
     offset      bytes
     0           4       "PEMN"
-    4           2       0x00, format version 1
+    4           2       0x00, format version 2
     6           n       one `pemn.wire.v1.Artifact` message, in canonical form
     6 + n       32      SHA-256 of everything before
 
@@ -93,7 +93,6 @@ class Artifact:
             fits = len(text.encode()) <= limits.MAX_ERROR_TEXT_BYTES
             if not fits or not 0 < len(key.encode()) <= limits.MAX_TEXT_BYTES:
                 raise LocalError("length of provenance", where=key[:60])
-
         if len(self.start_edges) > limits.MAX_START_EDGES or not edges_fit(self.start_edges):
             raise LocalError("start edges", got=self.start_edges, wanted="at most 31, ascending, 1 .. 65535")
 

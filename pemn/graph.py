@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from google.protobuf.message import DecodeError
 
 from pemn.errors import LocalError, MalformedArtifact
+from pemn.onnx.scan import check_size
 from pemn.onnx.v1 import onnx_pb2 as pb
 from pemn.spec import InputContract, ModelSpec, to_float32
 from pemn.wire import limits
@@ -90,6 +91,7 @@ def read(data: bytes) -> Graph:
     """
     if len(data) > MAX_FILE_BYTES:
         raise MalformedArtifact("length of an ONNX file", got=len(data), wanted=f"<= {MAX_FILE_BYTES}")
+    check_size(pb.Model.DESCRIPTOR, data)
     model = pb.Model()
     try:
         model.ParseFromString(data)

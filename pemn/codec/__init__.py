@@ -149,8 +149,14 @@ class Reader:
         return decisions
 
     def end_block(self) -> None:
-        """Ends a block of weights: what it held now counts in the probabilities."""
+        """Ends a block of weights: what it held now counts in the probabilities.
+
+        Raises:
+            MalformedFrame: If so far more lanes would have been taken than there are; a bomb ends here.
+        """
         self._sequence.model.adapt()
+        if self._rans is not None and rans.num_lanes(self._sequence.model.cost) > self._rans.lanes:
+            raise MalformedFrame("coded mask: lanes", got=self._rans.lanes, wanted="more")
 
     def finish(self) -> None:
         """Checks that the data are what the encoder writes for these decisions.

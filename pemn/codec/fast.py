@@ -1,4 +1,4 @@
-"""Whether compiled loops are at hand: numba is an extra, and worth loading for large masks only."""
+"""Whether compiled loops are at hand: numba is an extra, and takes a second or two to load."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import functools
 import importlib
 from types import ModuleType
 
-MANY_DECISIONS = 1 << 15
-"""At once; as long as there were never so many, loading numba takes longer than doing without."""
+PATIENCE = 1 << 22
+"""Decisions that are coded without numba before it is loaded: about as long as loading takes, so a process that has
+little to code does not wait, and one that has much waits once."""
+
+_coded = 0
 
 
 @functools.cache
@@ -18,7 +21,14 @@ def _load() -> ModuleType | None:
         return None
 
 
-def kernels(num_decisions: int) -> ModuleType | None:
-    """Returns `pemn.codec.kernels` where numba is installed, and loaded or the work is worth loading it."""
-    loaded = _load.cache_info().currsize > 0
-    return _load() if loaded or num_decisions >= MANY_DECISIONS else None
+def kernels(num_counted: int = 0) -> ModuleType | None:
+    """Returns `pemn.codec.kernels` where numba is installed and this process has enough to code.
+
+    Which of the loops runs changes no byte.
+
+    Args:
+        num_counted: Decisions that are being counted now; each is counted once.
+    """
+    global _coded
+    _coded += num_counted
+    return _load() if _coded > PATIENCE else None

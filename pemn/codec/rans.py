@@ -64,7 +64,7 @@ class Encoder:
             contexts: Of each, uint16 [m].
             table: Frequency of a 1 in each context, uint16, 1 .. 32767, in 1/32768.
         """
-        fast = kernels(decisions.size)
+        fast = kernels()
         if fast is not None:
             words = fast.encode(decisions, contexts, table, self._states)
         elif self._states.size < _FEW_LANES:
@@ -120,7 +120,7 @@ class Decoder:
         out, states = np.empty(contexts.size, np.bool_), self._states
         # A decision takes one word at most. As wide as the states, they need not be widened in every step.
         words = self._words[: contexts.size].astype(np.uint32)
-        fast = kernels(contexts.size)
+        fast = kernels()
         if fast is not None:
             used = fast.decode(contexts, table, states, words, out)
         elif states.size < _FEW_LANES:

@@ -22,6 +22,8 @@ from pemn.federation.contexts import flip_contexts, flip_shape
 from pemn.federation.levels import Levels, dither
 from pemn.wire.limits import FLIPS_HASH_BYTES
 
+_HASHED_BYTES = 1 << 16  # of a flip mask at a time
+
 
 @dataclass(frozen=True, eq=False)
 class Draw:
@@ -72,8 +74,11 @@ class Flips:
 
         A coder near one bit a weight turns damage into other flips without noticing; this notices.
         """
-        head = b"pemn flips" + state_hash + struct.pack("<I", slot)
-        return hashlib.sha256(head + self.mask.tobytes()).digest()[:FLIPS_HASH_BYTES]
+        digest = hashlib.sha256(b"pemn flips" + state_hash + struct.pack("<I", slot))
+        for start in range(0, self.raised.size, _HASHED_BYTES):
+            part = slice(start, start + _HASHED_BYTES)
+            digest.update((self.raised[part] | self.lowered[part]).tobytes())
+        return digest.digest()[:FLIPS_HASH_BYTES]
 
     def _put(self, start: int, stop: int, flips: NDArray[np.bool_], open_mask: NDArray[np.bool_]) -> None:
         here = slice(start // 8, -(-stop // 8))

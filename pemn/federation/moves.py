@@ -82,10 +82,8 @@ def decode_moves(data: bytes, before: NDArray[np.int8], levels: Levels) -> NDArr
         moves = reader.read(contexts)
         contexts = contexts[moves]
         down = reader.read(of_kind(contexts, DOWN, groups))
-        steps, inside = (
-            np.ones(down.size, np.int16),
-            np.arange(down.size, dtype=np.uint16),
-        )  # a block is no longer
+        steps = np.ones(down.size, np.int16)
+        inside = np.arange(down.size, dtype=np.uint16)  # a block has no more
         for least in range(2, _UNARY + 1):
             kind = TWO if least == 2 else MORE
             inside = inside[reader.read(of_kind(contexts[inside], kind, groups))]

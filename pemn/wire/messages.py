@@ -30,7 +30,7 @@ class Broadcast:
         base_round: What the receiver must have; 0 is the state that follows from the spec alone.
         round: What it has afterwards, >= base_round.
         state_hash: 16 bytes, of the state afterwards.
-        moves: Coded planes of moves (`pemn.federation.moves`); empty if nothing moved.
+        moves: Coded moves (`pemn.federation.moves`); empty if nothing moved.
     """
 
     run_id: int

@@ -26,7 +26,7 @@ _SPARE_BYTES = 1 << 20  # on top of n / 8 and of what a valid frame takes
 _BYTES_A_WEIGHT, _S_A_WEIGHT = 16, 2e-6
 # Of a frame that is longer than any valid one: protobuf's, the canonical form, the field, its words.
 _COPIES = 6
-_CLOCK_S = 0.1  # on top of what a valid frame takes: other programs on the machine, collection of garbage
+_CLOCK_S = 0.5  # on top of what a valid frame takes: other programs on the machine, collection of garbage
 _TIMES = 5
 
 
@@ -210,7 +210,7 @@ def coded_by(name: str) -> Iterator[None]:
     few = {"integers": 1 << 20, "lanes": 0}.get(name, rans._FEW_LANES)
     with (
         mock.patch.object(fast, "_load", load),
-        mock.patch.object(fast, "MANY_DECISIONS", 0),
+        mock.patch.object(fast, "PATIENCE", -1),
         mock.patch.object(rans, "_FEW_LANES", few),
     ):
         yield

@@ -8,12 +8,13 @@ import re
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pemn import generator
-from pemn.codec import log2
+from pemn.codec import fast, log2
 from pemn.data.partition import Partition, shards
 from pemn.errors import ConfigError
 from pemn.federation import contexts, release, tally
@@ -236,8 +237,9 @@ def test_a_draw_that_is_an_edge_is_above_it() -> None:
     assert data == reference.encode_mask(bits, found)
 
 
-def test_a_network_with_full_blocks() -> None:
-    """So large that PEMN takes its compiled loops, where there are any."""
+def test_a_network_with_full_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the compiled loops, where there are any."""
+    monkeypatch.setattr(fast, "PATIENCE", -1)
     sizes = (50_000, 20_000)
     plain, levels = rule(random.Random(5), sizes)
     k = [v % 7 - 3 for v in reference.integers(1, 70_000)]

@@ -276,7 +276,7 @@ class Broadcast(_message.Message):
     state_hash: _builtins.bytes
     """Of the public state after the change: 16 bytes."""
     moves: _builtins.bytes
-    """Coded planes of moves; empty if round = base_round."""
+    """Coded moves; empty if nothing moved."""
     def __init__(
         self,
         *,

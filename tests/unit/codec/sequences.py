@@ -105,7 +105,7 @@ def implementation(name: str) -> Iterator[None]:
     few = 1 << 20 if name == "integers" else 0
     with (
         mock.patch.object(fast, "_load", load),
-        mock.patch.object(fast, "MANY_DECISIONS", 0),
+        mock.patch.object(fast, "PATIENCE", -1),
         mock.patch.object(rans, "_FEW_LANES", few),
     ):
         yield

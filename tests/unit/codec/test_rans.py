@@ -157,12 +157,14 @@ def run(script: str) -> str:
     return done.stdout.strip()
 
 
-def test_numba_is_loaded_for_large_blocks_only() -> None:
+def test_numba_is_loaded_by_those_who_code_much() -> None:
     script = """
         import sys
+        from pemn.codec import fast
         from tests.unit.codec.sequences import draw
-        draw(1, 2000, 0.2).encode()
+        draw(1, 100_000, 0.2).encode()
         print("numba" in sys.modules)
+        fast.PATIENCE = 150_000
         draw(1, 100_000, 0.2).encode()
         print("numba" in sys.modules)
     """
