@@ -64,7 +64,7 @@ def with_sequence(change: Callable[[Code, bytes, random.Random], bytes]) -> Muta
 # Bytes.
 
 _GRAPH_BYTES = 20_000
-"""Nothing bounds the nodes of a graph but the length of its file (tests/fuzz/test_bounds.py)."""
+"""Longer graphs are for tests/fuzz/test_bounds.py: each takes as long as a hundred others."""
 
 _MOST_CLAIMED = 1 << 20
 """Weights that a file or a spec may say it has: reading it is proportional to them, which is not what is looked for."""
@@ -205,6 +205,18 @@ def _graph(frame: Frame, others: Sequence[Frame], draw: random.Random) -> bytes 
     return write(frame, proto)
 
 
+def _edges(frame: Frame, others: Sequence[Frame], draw: random.Random) -> bytes | None:
+    """Puts the edges of a file out of order or out of range."""
+    if not isinstance(frame.end, FileEnd):
+        return None
+    proto = read(frame, body(frame))
+    edges = list(proto.start_edges) or [1]
+    edges[draw.randrange(len(edges))] = draw.choice((0, 65536, edges[0], edges[-1], (1 << 32) - 1))
+    proto.ClearField("start_edges")
+    proto.start_edges.extend(edges)
+    return write(frame, proto)
+
+
 # What there is.
 
 KINDS: dict[str, tuple[Mutator, ...]] = {
@@ -221,6 +233,7 @@ KINDS: dict[str, tuple[Mutator, ...]] = {
         with_sequence(lambda code, data, draw: sequences.bomb(code.size, draw)),
     ),
     "graph": (_graph,),
+    "wrong edges": (_edges,),
     "coded sequence": (
         with_sequence(lambda code, data, draw: sequences.damage(data, draw)),
         with_sequence(sequences.rewrite),

@@ -120,7 +120,7 @@ def test_another_number_of_lanes_is_refused(bits_a_lane: int) -> None:
         other = sequence.encode()
         assert sequence.decode(other).same(sequence)
     assert other[0] == Coder.RANS
-    with pytest.raises(MalformedFrame, match="canonical|lanes"):
+    with pytest.raises(MalformedFrame, match=r"canonical|lanes"):
         sequence.decode(other)
 
 
