@@ -81,7 +81,7 @@ def _no_seal(data: bytes) -> object:
 
 def _slowly(take: Callable[..., object]) -> Callable[..., object]:
     def late(*arguments: object) -> object:
-        stop = time.thread_time() + 0.5
+        stop = time.thread_time() + 1.5
         while time.thread_time() < stop:
             pass
         return take(*arguments)
