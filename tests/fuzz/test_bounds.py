@@ -25,6 +25,7 @@ from pemn.federation.levels import Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.release import decode_mask, encode_mask, start_edges
 from pemn.mask import Mask
+from pemn.methods.mask import MaskClient, MaskServer
 from pemn.wire import limits
 from pemn.wire.v1 import messages_pb2 as pb
 from tests.fuzz.campaign import coded_by
@@ -105,6 +106,15 @@ def test_a_graph_of_a_few_nodes_is_taken() -> None:
 @pytest.mark.parametrize("kind", ["flips", "moves", "mask"])
 def test_reading_a_million_weights_takes_a_mebibyte(kind: str, noise: float) -> None:
     assert working_bytes(reads(NUM_PARAMS, noise)[kind]) <= NUM_PARAMS // 8 + MIB
+
+
+def test_taking_a_vote_takes_its_two_masks_and_a_mebibyte() -> None:
+    """n / 8 is 512 KiB here, so an array of a byte a weight would be seen."""
+    num_params = 1 << 22
+    server = MaskServer.of(run_spec(model_spec((num_params // 1024, 1024))))
+    client = MaskClient.of(server.spec, 0)
+    state, update = server.start(), client.train(client.start(), Drift(0, 1.0, 1))
+    assert working_bytes(lambda: server.read_vote(state, 0, update)) <= MIB
 
 
 def test_a_rice_code_takes_a_mebibyte() -> None:
