@@ -9,7 +9,7 @@
 The fields of the message:
 
     model             the network: architecture, input contract, layers with their scales, seed, strategy
-    mask              the coded mask (`pemn.federation.release`), less than a bit a weight
+    mask              the coded mask (`pemn.federation.release`), a bit a weight or less
     start_edges       what the seed says of each weight's bit, for the coder
     onnx_skeleton     raw DEFLATE (RFC 1951) of an ONNX graph in which the masked weights have no data
     weights_sha256    of the weights that `pemn.rebuild.rebuild` must give, as little-endian float32
