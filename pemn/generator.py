@@ -18,7 +18,7 @@ _GAMMA = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK_64 = (1 << 64) - 1
-_BLOCK = 1 << 13  # words; three blocks of 64 KiB stay in the second-level cache
+_BLOCK_WORDS = 1 << 13  # three blocks of 64 KiB stay in the second-level cache
 
 
 class Purpose(IntEnum):
@@ -71,11 +71,11 @@ def words(key: int, start: int, count: int) -> NDArray[np.uint64]:
         uint64 [count]; equal to `[word(key, start + i) for i in range(count)]`.
     """
     out = np.empty(count, np.uint64)
-    block = min(_BLOCK, count)
+    block = min(_BLOCK_WORDS, count)
     steps = np.arange(1, block + 1, dtype=np.uint64) * np.uint64(_GAMMA)
     scratch = np.empty(block, np.uint64)
-    for begin in range(0, count, _BLOCK):
-        z = out[begin : begin + _BLOCK]
+    for begin in range(0, count, _BLOCK_WORDS):
+        z = out[begin : begin + _BLOCK_WORDS]
         t = scratch[: z.size]
         offset = (key + (start + begin) * _GAMMA) & _MASK_64
         np.add(steps[: z.size], np.uint64(offset), out=z)

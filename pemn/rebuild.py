@@ -19,7 +19,7 @@ from pemn.mask import Mask
 from pemn.prototype import Source, values
 from pemn.spec import Layer, ModelSpec
 
-_BLOCK = 1 << 17  # weights; 512 KiB of float32 stay in the second-level cache
+_BLOCK_WEIGHTS = 1 << 17  # 512 KiB of float32 stay in the second-level cache
 
 # Row b holds, for each of the 8 bits of byte b, all ones or all zeros: what to AND eight weights with.
 _BYTE_MASKS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(
@@ -86,7 +86,7 @@ def _tile(spec: ModelSpec, index: int, layer: Layer, source: Source) -> NDArray[
     short = layer_values(spec, index)
     if short.size < layer.size:
         whole = math.lcm(source.period, 8)
-        short = np.resize(short, min(whole * -(-_BLOCK // whole), -(-layer.size // 8) * 8))
+        short = np.resize(short, min(whole * -(-_BLOCK_WEIGHTS // whole), -(-layer.size // 8) * 8))
     return short.view(np.uint32)
 
 

@@ -30,7 +30,7 @@ SCALE = 1 << BITS
 _BORROWED = (2, 2, 16)
 
 _FIRST_BLOCK, _LAST_BLOCK = 64, 32_768
-_COUNTED_AT_ONCE = 8192
+_DECISIONS_AT_ONCE = 8192
 _MAX_CONTEXTS = 1 << 16  # each is a uint16
 
 # Cost in 1/65536 bits of a decision with this frequency in 1/32768; entry 0 is never used.
@@ -87,8 +87,8 @@ class ContextModel:
         if fast is not None:
             fast.count(decisions, contexts, self._fresh)
         else:
-            for part in range(0, decisions.size, _COUNTED_AT_ONCE):  # bincount makes eight bytes of each
-                here = slice(part, part + _COUNTED_AT_ONCE)
+            for part in range(0, decisions.size, _DECISIONS_AT_ONCE):  # bincount makes eight bytes of each
+                here = slice(part, part + _DECISIONS_AT_ONCE)
                 keys = contexts[here] + decisions[here] * np.uint32(self.table.size)
                 self._fresh += np.bincount(keys, minlength=self._fresh.size).reshape(2, -1)
 

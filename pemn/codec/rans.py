@@ -30,7 +30,7 @@ LANE_BYTES = 3
 """What a lane costs: its four bytes hold on average one byte of the message."""
 
 _BITS_A_LANE = 6400  # so lanes cost 24 / 6400 = 0.375 %
-_PIECE = 4096
+_PIECE_DECISIONS = 4096
 _FEW_LANES = 20  # below it a loop over integers is faster than numpy
 
 # Arrays without dimensions: numpy would have to convert scalars in every operation, which takes as long as the rest.
@@ -170,7 +170,8 @@ def _decode_by_one(
     out: NDArray[np.bool_],
 ) -> int:
     x, last, position = states.tolist(), words.size, 0
-    piece = _PIECE // len(x) * len(x)  # a piece begins with lane 0; integers of Python take much room
+    # Pieces, as integers of Python take much room; each begins with lane 0.
+    piece = _PIECE_DECISIONS // len(x) * len(x)
     for begin in range(0, out.size, piece):
         decisions = []
         for lane, f in zip(

@@ -29,7 +29,7 @@ LOWEST, HIGHEST = 66, 65470
 MAX_STEPS = 127
 """Bound of |k|: an int8."""
 
-_BLOCK = 1 << 16  # weights; what is computed on the way stays in the cache
+_BLOCK_WEIGHTS = 1 << 16  # what is computed on the way stays in the cache
 
 
 def normal_start_levels(spread: float, count: int = 2048) -> tuple[int, ...]:
@@ -106,12 +106,12 @@ class Levels:
             uint16 [m], each LOWEST .. HIGHEST.
         """
         q = np.empty(k.size, np.uint16)
-        for begin in range(0, k.size, _BLOCK):
-            part = k[begin : begin + _BLOCK]
+        for begin in range(0, k.size, _BLOCK_WEIGHTS):
+            part = k[begin : begin + _BLOCK_WEIGHTS]
             level = part.astype(np.int32)
             level *= self.protocol.step
             level += self._table.take(start_draws(self.seed, first + begin, first + begin + part.size))
-            q[begin : begin + _BLOCK] = level.clip(LOWEST, HIGHEST, out=level)
+            q[begin : begin + _BLOCK_WEIGHTS] = level.clip(LOWEST, HIGHEST, out=level)
         return q
 
     @cached_property

@@ -27,8 +27,8 @@ GROUP = 16
 
 # Bytes of a plane that are worked on at a time. More, and what a step touches leaves the core's own cache; fewer, and
 # numpy's fixed cost a call shows (benchmarks/tally.py).
-_ADD_BYTES = 128 << 10
-_UNPACK_BYTES = 16 << 10
+_ADD_BLOCK_BYTES = 128 << 10
+_UNPACK_BLOCK_BYTES = 16 << 10
 
 
 class BitPlanes:
@@ -42,7 +42,7 @@ class BitPlanes:
         self._num_bytes = num_bytes
         self._num_votes = 0
         self._planes: list[Packed] = [np.zeros(num_bytes, np.uint8)]
-        self._scratch = np.empty((1 + GROUP + GROUP // 2, min(num_bytes, _ADD_BYTES)), np.uint8)
+        self._scratch = np.empty((1 + GROUP + GROUP // 2, min(num_bytes, _ADD_BLOCK_BYTES)), np.uint8)
 
     def add(self, votes: Sequence[tuple[Packed, Packed]]) -> None:
         """Moves every counter by -1, 0 or +1 a vote; it is fastest with multiples of GROUP votes.
@@ -55,8 +55,8 @@ class BitPlanes:
             self._planes.append(self._planes[-1].copy())  # the sign, extended
         for first in range(0, len(votes), GROUP):
             group = votes[first : first + GROUP]
-            for start in range(0, self._num_bytes, _ADD_BYTES):
-                block = slice(start, min(start + _ADD_BYTES, self._num_bytes))
+            for start in range(0, self._num_bytes, _ADD_BLOCK_BYTES):
+                block = slice(start, min(start + _ADD_BLOCK_BYTES, self._num_bytes))
                 _add_block(
                     [plane[block] for plane in self._planes],
                     [(raised[block], lowered[block]) for raised, lowered in group],
@@ -73,9 +73,9 @@ class BitPlanes:
         integers = np.empty(stop - start, np.int32)
         # The narrowest type that holds them is the fastest to work with.
         dtype = np.int8 if len(self._planes) <= 8 else np.int16 if len(self._planes) <= 16 else np.int32
-        for first in range(start, stop, 8 * _UNPACK_BYTES):
-            count = min(8 * _UNPACK_BYTES, stop - first)
-            part = slice(first // 8, first // 8 + _UNPACK_BYTES)
+        for first in range(start, stop, 8 * _UNPACK_BLOCK_BYTES):
+            count = min(8 * _UNPACK_BLOCK_BYTES, stop - first)
+            part = slice(first // 8, first // 8 + _UNPACK_BLOCK_BYTES)
             bits = (
                 np.unpackbits(plane[part], count=count, bitorder="little").view(np.int8)
                 for plane in reversed(self._planes)

@@ -21,7 +21,7 @@ UNIT = 1 << 24
 _PER_LEVEL = UNIT // 65536
 
 # Weights that are worked on at a time, so that what is computed on the way stays in the cache; a multiple of 8.
-_BLOCK = 1 << 17
+_BLOCK_WEIGHTS = 1 << 17
 
 
 class Tally:
@@ -150,5 +150,5 @@ def settle(
 
 
 def _blocks(num_params: int) -> Iterator[slice]:
-    for first in range(0, num_params, _BLOCK):
-        yield slice(first, min(first + _BLOCK, num_params))
+    for first in range(0, num_params, _BLOCK_WEIGHTS):
+        yield slice(first, min(first + _BLOCK_WEIGHTS, num_params))

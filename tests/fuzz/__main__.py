@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import json
+import logging
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="delivers this one mutant and says what happens")
     parser.add_argument("--summary", type=Path, help="where to write what came of it, as JSON")
     options = parser.parse_args()
+    logging.disable(logging.WARNING)  # a client says why it asks for more
     with coded_by(options.coded_by):
         print(f"running {len(options.worlds)} federations", file=sys.stderr)
         campaign = Campaign(frames(*options.worlds), options.seed)

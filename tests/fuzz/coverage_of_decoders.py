@@ -11,6 +11,7 @@ import argparse
 import ast
 import importlib
 import inspect
+import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--worlds", nargs="+", choices=SPECS, default=list(SPECS))
     options = parser.parse_args()
+    logging.disable(logging.WARNING)  # a client says why it asks for more
     files = {name: str(inspect.getsourcefile(importlib.import_module(name))) for name in DECODERS}
     measure = coverage.Coverage(data_file=None, config_file=False, include=list(files.values()))
     share = options.mutants // 2

@@ -6,17 +6,22 @@ import hashlib
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pemn.artifact import Artifact
-from pemn.errors import MalformedArtifact, MalformedFrame, MissingSpec, RemoteError
+from pemn.errors import MalformedArtifact, MalformedFrame, RemoteError, every_error
 from pemn.federation import public
 from pemn.federation.flips import Draw, encode_flips
 from pemn.federation.public import PublicState
-from pemn.methods.mask import MaskClient, MaskServer, ServerState
+from pemn.methods.mask import MaskClient, MaskServer, ServerState, Trainer
 from pemn.methods.mask.ballot import Vote
 from pemn.wire.limits import SHA256_BYTES, max_content_bytes
-from pemn.wire.messages import Content, Update, decode, encode
+from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
 from pemn.wire.v1 import messages_pb2 as pb
+from pemn_client.node import QUERY, Node
+from pemn_client.store import MemoryStore
 
 LARGEST_STATE = 1 << 17
 """Weights: for a larger network, which a mutated spec may name, no public state is made here, as it has n bytes."""
@@ -154,7 +159,7 @@ class ServerEnd:
 
 @dataclass(frozen=True, eq=False)
 class ClientEnd:
-    """A client that gets a task.
+    """A client that gets a task: the node that `pemn-client` runs, with what its store holds.
 
     Attributes:
         slot: Its number.
@@ -175,21 +180,41 @@ class ClientEnd:
 
     def take(self, data: bytes) -> Taken:
         content = _decode(data, self.num_params)
-        if content.broadcast is None:
-            raise MalformedFrame("answer instead of a task")
-        client, state = self.client, self.state
-        if content.spec is not None and (client is None or client.spec != content.spec):
-            client, state = MaskClient.of(content.spec, self.slot), None
-            if content.spec.model.num_params > LARGEST_STATE:
-                return Said(content)
-        if client is None:
-            raise MissingSpec("no spec")
-        state = state or client.start()
-        after = client.apply(state, content.broadcast)
-        if after is state:  # a broadcast that it had before: nothing is taken of its moves, nobody reads them
+        if content.spec is not None and content.spec.model.num_params > LARGEST_STATE:
+            return Said(replace(content, spec=MaskClient.of(content.spec, self.slot).spec))
+        store = MemoryStore()
+        if self.client is not None:
+            store.save_spec(self.client.spec)
+            if self.state is not None:
+                store.save_state(self.client.spec, self.state)
+        had = store.load()
+        answer = Node(self.slot, store, _no_trainer).handle(QUERY, content)
+        has = store.load()
+        if answer.error is not None:
+            if content.spec is None or (had is not None and content.spec == had[0]):
+                assert has == had, "a refused task has changed the store"
+            raise every_error()[answer.error.code](answer.error.text)
+        assert content.broadcast is not None
+        assert has is not None
+        spec, after = has
+        client = MaskClient.of(spec, self.slot)
+        state = self.state if had is not None and spec == had[0] else None
+        if (
+            after is None or after is state
+        ):  # it had that round before, or nothing is to be had: no moves were read
             return Said(content)
-        base = state if content.broadcast.base_round else client.start()
+        base = state if content.broadcast.base_round and state else client.start()
         return AppliedTask(content, client, base, after)
+
+
+def _no_trainer(spec: Spec, slot: int) -> Trainer:
+    """A query trains nothing."""
+    return _Untrained()
+
+
+class _Untrained:
+    def train(self, q: NDArray[np.uint16], round_: int) -> tuple[NDArray[np.uint16], Metrics]:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

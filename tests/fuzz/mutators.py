@@ -152,9 +152,11 @@ def _other_hash(old: bytes, draw: random.Random) -> bytes:
     return draw.choice((bytes(changed), bytes(changed), bytes(len(old)), old[:-1], old + b"\0", b""))
 
 
-def other_network(frame: Frame, others: Sequence[Frame], draw: random.Random) -> bytes:
+def other_network(frame: Frame, others: Sequence[Frame], draw: random.Random) -> bytes | None:
     """What another network's frame of this kind says, in the name of this frame's run, round and slot."""
     like = [f for f in others if f.kind == frame.kind and f.end.num_params != frame.end.num_params]
+    if not like:
+        return None
     other = draw.choice(like)
     proto, foreign = read(frame, body(frame)), read(other, body(other))
     if isinstance(frame.end, FileEnd | StoreEnd):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import statistics
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--coded-by", choices=IMPLEMENTATIONS, default="chosen")
     parser.add_argument("--summary", type=Path)
     options = parser.parse_args()
+    logging.disable(logging.WARNING)  # a client says why it asks for more
     spec = run_spec(model_spec(*_SHAPES), num_slots=4, step=900)
     with coded_by(options.coded_by):
         valid = [frame for frame in run("million", spec, rounds=1) if frame.kind in _KINDS]

@@ -10,18 +10,36 @@ import random
 from dataclasses import dataclass, field
 
 import numpy as np
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pemn.errors import MissingSpec, OutOfSync, WrongRound
 from pemn.federation.levels import HIGHEST, LOWEST, Levels, dither
 from pemn.federation.public import PublicState
 from pemn.methods.mask import Ballot, MaskServer, ServerState, decode_state, encode_state
+from pemn.wire import limits
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
 from pemn_client.node import QUERY, TRAIN, Node
 from pemn_client.store import MemoryStore
+from tests.networks import model_spec, run_spec
 
 UNIT = 1 << 24
+MODEL = model_spec((9, 13), (10, 9))
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> Spec:
+    sides = st.one_of(st.integers(1, 5), st.integers(1, 40))
+    shapes = draw(st.lists(st.tuples(sides, sides), min_size=1, max_size=12))
+    return run_spec(
+        model_spec(*shapes, seed=draw(st.integers(0, 2**64 - 1))),
+        num_slots=draw(st.integers(1, 5)),
+        step=draw(st.one_of(st.sampled_from([4096, 16384, 32768]), st.integers(limits.MIN_STEP, 65535))),
+        spread=draw(st.sampled_from([0.0, 1.0, 3.0])),
+        eta=draw(st.sampled_from([(1, 1), (1, 3), (5, 2), (65535, 1)])),
+        run_id=draw(st.integers(0, 2**64 - 1)),
+    )
 
 
 @dataclass

@@ -55,14 +55,14 @@ def test_counters_are_the_sums_of_the_votes(
 def test_blocks_leave_no_seam(n: int, seed: int, portion: int) -> None:
     votes = draw(37, n, seed, (0.3, 0.3, 0.4))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planes, "_ADD_BYTES", 24)
-        patch.setattr(planes, "_UNPACK_BYTES", 8)
+        patch.setattr(planes, "_ADD_BLOCK_BYTES", 24)
+        patch.setattr(planes, "_UNPACK_BLOCK_BYTES", 8)
         counters = count(votes, portion)
         assert counters.integers(0, n).tolist() == votes.sum(axis=0, dtype=int).tolist()
 
 
 def test_more_than_a_block_of_real_size() -> None:
-    n = 8 * planes._ADD_BYTES + 4001
+    n = 8 * planes._ADD_BLOCK_BYTES + 4001
     votes = draw(5, n, 1, (0.3, 0.3, 0.4))
     assert np.array_equal(count(votes, 5).integers(0, n), votes.sum(axis=0, dtype=np.int32))
 

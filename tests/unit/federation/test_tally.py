@@ -206,7 +206,7 @@ def test_blocks_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
         return learnt, settle(rule, learnt, k, q)
 
     whole = after_a_round()
-    monkeypatch.setattr(tally_module, "_BLOCK", 64)
+    monkeypatch.setattr(tally_module, "_BLOCK_WEIGHTS", 64)
     in_blocks = after_a_round()
     assert np.array_equal(in_blocks[0], whole[0])
     assert np.array_equal(in_blocks[1], whole[1])
