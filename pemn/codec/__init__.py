@@ -6,6 +6,18 @@ are about. A coded sequence begins with a byte that names the coder; the encoder
 an integer estimate, and the decoder accepts only what the encoder would have written, so that no two byte strings
 mean the same.
 
+    >>> import numpy as np
+    >>> kept = np.arange(1000) % 7 == 0                    # one decision a weight
+    >>> kinds = (np.arange(1000) // 500).astype(np.uint16)  # its context, here one of two
+    >>> data = encode(1000, lambda start, stop: [(kept[start:stop], kinds[start:stop])], shape=(2,))
+    >>> reader, parts = Reader(data, shape=(2,)), []
+    >>> for start, stop in blocks(1000):
+    ...     parts.append(reader.read(kinds[start:stop]))
+    ...     reader.end_block()
+    >>> reader.finish()
+    >>> bool((np.concatenate(parts) == kept).all())
+    True
+
 Source: docs/wire.md, "Coded decisions".
 """
 
@@ -20,7 +32,7 @@ from numpy.typing import NDArray
 from pemn.codec import rans, rice
 from pemn.codec.bits import pack
 from pemn.codec.model import ContextModel, blocks
-from pemn.errors import MalformedFrame
+from pemn.errors import LocalError, MalformedFrame
 
 __all__ = ["Coder", "Decider", "Decisions", "Reader", "blocks", "encode"]
 
@@ -81,11 +93,18 @@ def encode(num_weights: int, decide: Decider, shape: tuple[int, ...], restarts: 
         decide: The decisions of each block, in the parts in which `Reader.read` will be asked for them.
         shape: Of the contexts (`pemn.codec.model.ContextModel`).
         restarts: Where blocks begin anew (`pemn.codec.model.blocks`).
+
+    Raises:
+        LocalError: If decisions and contexts do not fit each other or the shape.
     """
     sequence, tables, bounds = _Sequence(shape), [], list(blocks(num_weights, restarts))
     for start, stop in bounds:
         tables.append(sequence.model.table)
         for decisions, contexts in decide(start, stop):
+            if decisions.dtype != np.bool_ or decisions.shape != contexts.shape:
+                got = f"{decisions.dtype} {decisions.shape}, {contexts.shape}"
+                raise LocalError("decisions and their contexts", got=got, wanted="bool [m], uint16 [m]")
+            sequence.model.check(contexts)
             sequence.count(decisions, contexts)
         sequence.model.adapt()
     coder, lanes = sequence.choose()
@@ -131,7 +150,9 @@ class Reader:
 
         Raises:
             MalformedFrame: If the data end too early.
+            LocalError: If a context is none of the shape's.
         """
+        self._sequence.model.check(contexts)
         start = self._sequence.size
         stop = start + contexts.size
         if self._rans is not None:

@@ -81,6 +81,16 @@ class ContextModel:
         """Length of an ideal code of all decisions of finished blocks, in bits, rounded down."""
         return self._cost // ONE
 
+    def check(self, contexts: NDArray[np.uint16]) -> None:
+        """Checks what a caller gives, as compiled loops would write anywhere.
+
+        Raises:
+            LocalError: If a context is none of the shape's.
+        """
+        if contexts.dtype != np.uint16 or (contexts.size and int(contexts.max()) >= self.table.size):
+            got = f"{contexts.dtype}, up to {contexts.max() if contexts.size else 0}"
+            raise LocalError("contexts", got=got, wanted=f"uint16, 0 .. {self.table.size - 1}")
+
     def count(self, decisions: NDArray[np.bool_], contexts: NDArray[np.uint16]) -> None:
         """Notes decisions of the block that is being coded."""
         fast = kernels(decisions.size)

@@ -68,8 +68,9 @@ def _read_picture(path: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
         raise DataError("model that takes no pictures", got=list(shape), wanted="an .npy file", where=path)
     with provided_by("data"):
         from pemn.data.pillow import read_rgb
+    data = read_bytes(path, max_bytes=_MAX_FILE_BYTES, what="image")
     try:
-        rgb = read_rgb(path, height)
+        rgb = read_rgb(io.BytesIO(data), height)
     except ValueError as error:
         raise DataError("unreadable image", got=error, wanted="8-bit image", where=path) from error
     if channels == 3:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +38,13 @@ def decode_png(data: bytes, side: int) -> bytes:
     raise ValueError(f"{width}x{height} {image.mode}")
 
 
-def read_rgb(path: Path, side: int) -> NDArray[np.uint8]:
+def read_rgb(file: Path | BinaryIO, side: int) -> NDArray[np.uint8]:
     """Reads an image file, as RGB and resized to a square.
 
     Transparency is dropped; the longer edge is squeezed; resizing is bilinear with antialiasing.
 
     Args:
-        path: A PNG, JPEG, BMP or WebP file.
+        file: A PNG, JPEG, BMP or WebP file.
         side: Height and width of the result, in pixels.
 
     Returns:
@@ -53,7 +54,7 @@ def read_rgb(path: Path, side: int) -> NDArray[np.uint8]:
         ValueError: If the file is not such an image or has more than 8 bits a channel.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(file, formats=_FORMATS) as image:
             mode = image.mode
             if not mode.startswith(("I", "F")):
                 # A palette with transparent entries is only converted without a warning on the way through RGBA.

@@ -47,9 +47,9 @@ def main() -> None:
     if options.summary:
         options.summary.write_text(json.dumps(summary, indent=1) + "\n")
     print(json.dumps({key: summary[key] for key in ("mutants", "plain", "resealed")}, indent=1))
-    for failure in campaign.report.failures:
-        print(failure)
-    sys.exit(bool(campaign.report.failures))
+    failures = campaign.report.failures
+    print(*failures, f"{campaign.report.num_mutants} mutants, {len(failures)} failures", sep="\n")
+    sys.exit(bool(failures))
 
 
 def _run(campaign: Campaign, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 from contextlib import suppress
 from unittest import mock
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from pemn.codec import Coder, blocks, rans
+from pemn import codec
+from pemn.codec import Coder, Reader, blocks, encode, rans
 from pemn.codec.bits import write_varint
-from pemn.errors import MalformedFrame
+from pemn.errors import LocalError, MalformedFrame
 from tests.unit.codec.sequences import Sequence, draw, sequences
 
 
@@ -163,3 +166,32 @@ def test_of_all_short_strings_exactly_the_codes_are_accepted(num_weights: int, s
             sequence.decode(data)
             accepted.add(data)
     assert accepted == codes.intersection(strings)
+
+
+def test_the_example_in_the_documentation() -> None:
+    assert doctest.testmod(codec).attempted > 5
+    assert doctest.testmod(codec).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("decisions", "contexts", "told"),
+    [
+        (np.zeros(9, np.bool_), np.zeros(8, np.uint16), "bool .*wanted bool"),
+        (np.zeros(9, np.uint8), np.zeros(9, np.uint16), "got uint8"),
+        (
+            np.zeros(9, np.bool_),
+            np.full(9, 3, np.uint16),
+            "contexts: got uint16, up to 3; wanted uint16, 0 .. 2",
+        ),
+        (np.zeros(9, np.bool_), np.zeros(9, np.int64), "contexts: got int64"),
+    ],
+)
+def test_a_caller_that_is_wrong_is_told(
+    decisions: NDArray[np.bool_], contexts: NDArray[np.uint16], told: str
+) -> None:
+    with pytest.raises(LocalError, match=told):
+        encode(9, lambda start, stop: [(decisions[start:stop], contexts[start:stop])], (3,))
+    if "contexts" in told:
+        reader = Reader(encode(9, lambda *_: [(np.zeros(9, np.bool_), np.zeros(9, np.uint16))], (3,)), (3,))
+        with pytest.raises(LocalError, match=told):
+            reader.read(contexts)
