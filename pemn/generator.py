@@ -14,9 +14,9 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-_GAMMA = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
+GAMMA, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+"""SplitMix64's constants."""
+
 _MASK_64 = (1 << 64) - 1
 _BLOCK_WORDS = 1 << 13  # three blocks of 64 KiB stay in the second-level cache
 
@@ -42,9 +42,9 @@ def word(key: int, index: int) -> int:
     Returns:
         An integer, 0 .. 2^64-1.
     """
-    z = (key + (index + 1) * _GAMMA) & _MASK_64
-    z = ((z ^ (z >> 30)) * _MIX_1) & _MASK_64
-    z = ((z ^ (z >> 27)) * _MIX_2) & _MASK_64
+    z = (key + (index + 1) * GAMMA) & _MASK_64
+    z = ((z ^ (z >> 30)) * MIX_1) & _MASK_64
+    z = ((z ^ (z >> 27)) * MIX_2) & _MASK_64
     return z ^ (z >> 31)
 
 
@@ -72,14 +72,14 @@ def words(key: int, start: int, count: int) -> NDArray[np.uint64]:
     """
     out = np.empty(count, np.uint64)
     block = min(_BLOCK_WORDS, count)
-    steps = np.arange(1, block + 1, dtype=np.uint64) * np.uint64(_GAMMA)
+    steps = np.arange(1, block + 1, dtype=np.uint64) * np.uint64(GAMMA)
     scratch = np.empty(block, np.uint64)
     for begin in range(0, count, _BLOCK_WORDS):
         z = out[begin : begin + _BLOCK_WORDS]
         t = scratch[: z.size]
-        offset = (key + (start + begin) * _GAMMA) & _MASK_64
+        offset = (key + (start + begin) * GAMMA) & _MASK_64
         np.add(steps[: z.size], np.uint64(offset), out=z)
-        for shift, factor in ((30, _MIX_1), (27, _MIX_2)):
+        for shift, factor in ((30, MIX_1), (27, MIX_2)):
             np.right_shift(z, np.uint64(shift), out=t)
             z ^= t
             z *= np.uint64(factor)

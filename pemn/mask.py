@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.errors import LocalError
+
+_PIECE_BYTES = 1 << 16  # what is shifted at once: a decoder has no room for a second mask
 
 
 def packed_bytes(sizes: Sequence[int]) -> int:
@@ -64,11 +66,11 @@ class Mask:
 
     def bits(self) -> NDArray[np.bool_]:
         """Returns bool [n], layer after layer without padding."""
-        parts = [
-            np.unpackbits(part, bitorder="little", count=size)
-            for size, part in zip(self.sizes, self._parts(), strict=True)
-        ]
-        return np.concatenate(parts).view(np.bool_)
+        out, start = np.empty(sum(self.sizes), np.uint8), 0
+        for size, part in zip(self.sizes, self._parts(), strict=True):
+            out[start : start + size] = np.unpackbits(part, bitorder="little", count=size)
+            start += size
+        return out.view(np.bool_)
 
     @classmethod
     def from_flat(cls, flat: NDArray[np.uint8], sizes: Sequence[int]) -> Mask:
@@ -82,19 +84,22 @@ class Mask:
         if flat.dtype != np.uint8 or flat.shape != (-(-num_params // 8),):
             wanted = f"uint8 ({-(-num_params // 8)},)"
             raise LocalError("flat mask", got=f"{flat.dtype} {flat.shape}", wanted=wanted)
-        layers, start = [], 0
+        packed, start, begin = np.empty(packed_bytes(sizes), np.uint8), 0, 0
         for size in sizes:
-            part = flat[start // 8 : -(-(start + size) // 8)]
-            if start % 8 or size % 8:
-                bits = np.unpackbits(part, bitorder="little")[start % 8 :][:size]
-                part = np.packbits(bits, bitorder="little")
-            layers.append(part)
-            start += size
-        return cls(tuple(sizes), np.concatenate(layers))
+            layer = packed[begin : begin + -(-size // 8)]
+            _shift_down(flat[start // 8 : -(-(start + size) // 8)], start % 8, layer)
+            if size % 8:
+                layer[-1] &= (1 << size % 8) - 1
+            start, begin = start + size, begin + layer.size
+        return cls(tuple(sizes), packed)
 
     def flat(self) -> NDArray[np.uint8]:
         """Returns the bits of all layers packed in one piece, with no padding between them: uint8 [ceil(n / 8)]."""
-        return np.packbits(self.bits(), bitorder="little")
+        out, start = np.zeros(-(-sum(self.sizes) // 8), np.uint8), 0
+        for size, layer in zip(self.sizes, self._parts(), strict=True):
+            _shift_up(layer, start % 8, out[start // 8 : -(-(start + size) // 8)])
+            start += size
+        return out
 
     def layer(self, index: int) -> NDArray[np.uint8]:
         """Returns the packed bytes of one layer."""
@@ -132,3 +137,29 @@ class Mask:
     def _parts(self) -> list[NDArray[np.uint8]]:
         ends = np.cumsum([-(-size // 8) for size in self.sizes])[:-1]
         return np.split(self.packed, ends)
+
+
+def _shift_down(data: NDArray[np.uint8], num_bits: int, out: NDArray[np.uint8]) -> None:
+    """Writes packed bits without the first `num_bits`, 0 .. 7, as many as there is room for."""
+    np.right_shift(data[: out.size], np.uint8(num_bits), out=out)
+    if num_bits:
+        for here, after in _pieces(data.size):
+            out[here] |= data[after] << np.uint8(8 - num_bits)
+
+
+def _shift_up(data: NDArray[np.uint8], num_bits: int, out: NDArray[np.uint8]) -> None:
+    """Adds packed bits from bit `num_bits`, 0 .. 7, of `out` on, whose bits there are 0."""
+    first = data[: out.size]
+    for begin in range(0, first.size, _PIECE_BYTES):
+        piece = slice(begin, begin + _PIECE_BYTES)
+        out[: first.size][piece] |= first[piece] << np.uint8(num_bits)
+    if num_bits:
+        for here, after in _pieces(out.size):
+            out[after] |= data[here] >> np.uint8(8 - num_bits)
+
+
+def _pieces(num_bytes: int) -> Iterator[tuple[slice, slice]]:
+    """Yields pieces of all bytes but the last, and with each the bytes one further on."""
+    for begin in range(0, num_bytes - 1, _PIECE_BYTES):
+        end = min(begin + _PIECE_BYTES, num_bytes - 1)
+        yield slice(begin, end), slice(begin + 1, end + 1)

@@ -54,9 +54,7 @@ class Node:
         if task.broadcast is None:
             raise MalformedFrame("task without a broadcast")
         try:
-            if task.spec is not None:
-                self._join(task.spec)
-            run, state = self._catch_up(task.broadcast)
+            run, state = self._take(task, task.broadcast)
         except MissingSpec as error:
             _LOG.warning("asking the server for the spec: %s", error)
             return Content(error=Failure(MissingSpec.code, str(error)))
@@ -78,32 +76,30 @@ class Node:
             return Content(update=update)
         return Content(ack=run.client.acknowledge(state))
 
-    def _join(self, spec: Spec) -> None:
-        if self._run is not None and self._run.client.spec == spec:
-            return
-        run = self._enter(spec)
-        self._store.save_spec(spec)
-        self._run, self._state = run, None
-        _LOG.info("joined run %016x: %s", spec.run_id, spec.model.architecture)
+    def _take(self, task: Content, broadcast: Broadcast) -> tuple[_Run, PublicState]:
+        """Applies a broadcast, and keeps what came of it; a task that is refused leaves everything as it was."""
+        run, kept = self._place(task.spec, broadcast.run_id)
+        before = kept or run.client.start()
+        state = run.client.apply(before, broadcast)
+        if task.spec is not None and kept is None:
+            self._store.save_spec(task.spec)
+        if state is not before:
+            self._store.save_state(run.client.spec, state)
+        self._run, self._state = run, state
+        return run, state
+
+    def _place(self, spec: Spec | None, run_id: int) -> tuple[_Run, PublicState | None]:
+        """Returns the run of a task, and the state in which this client has it, if it has one."""
+        if self._run is not None and spec in (None, self._run.client.spec):
+            return self._run, self._state
+        kept = self._store.load()
+        if kept is not None and kept[0].run_id == run_id and spec in (None, kept[0]):
+            _LOG.info("taking run %016x up again from the store", run_id)
+            return self._enter(kept[0]), kept[1]
+        if spec is None:
+            raise MissingSpec("no spec of this run", where="the client's store")
+        _LOG.info("joining run %016x: %s", spec.run_id, spec.model.architecture)
+        return self._enter(spec), None
 
     def _enter(self, spec: Spec) -> _Run:
         return _Run(MaskClient.of(spec, self._slot), self._make_trainer(spec, self._slot))
-
-    def _return_to(self, run_id: int) -> _Run:
-        """Takes a run up again that the store remembers."""
-        kept = self._store.load()
-        if kept is None or kept[0].run_id != run_id:
-            raise MissingSpec("no spec of this run", where="the client's store")
-        spec, self._state = kept
-        self._run = self._enter(spec)
-        _LOG.info("took run %016x up again from the store", run_id)
-        return self._run
-
-    def _catch_up(self, broadcast: Broadcast) -> tuple[_Run, PublicState]:
-        run = self._run or self._return_to(broadcast.run_id)
-        before = self._state or run.client.start()
-        state = run.client.apply(before, broadcast)
-        if state is not before:
-            self._store.save_state(run.client.spec, state)
-        self._state = state
-        return run, state

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from pemn.data.dataset import Dataset
 from pemn.data.datasets import load
-from pemn.data.partition import Partition, shards
-from pemn.errors import WrongSpec
+from pemn.data.partition import shards
+from pemn.errors import DataError, WrongSpec
 from pemn.methods.mask import Trainer
+from pemn.partition import Partition
 from pemn.training.local import MaskTrainer, choose_device
 from pemn.training.models import check_model
 from pemn.wire.spec import Spec
@@ -42,9 +43,9 @@ class TrainerFactory:
         """Returns the trainer of one slot.
 
         Raises:
-            WrongSpec: If the run is on other data, with other shares or a network that this machine builds
-                differently.
-            DataError: If the data are missing or do not fit.
+            WrongSpec: If the run is on other data, with other shares or shares that these data cannot be dealt out
+                in, or a network that this machine builds differently.
+            DataError: If the data are unknown, missing or unreadable.
         """
         plan = spec.data
         if self.dataset is not None and self.dataset != plan.dataset:
@@ -80,4 +81,9 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
 def _shards(
     name: str, data_dir: Path | None, partition: str, num_slots: int, seed: int
 ) -> list[NDArray[np.int64]]:
-    return shards(Partition.parse(partition), _load(name, data_dir).labels, num_slots, seed)
+    labels = _load(name, data_dir).labels
+    try:
+        return shards(Partition.parse(partition), labels, num_slots, seed)
+    except DataError as error:
+        # The data are as they are: it is the run that asks too much of them.
+        raise WrongSpec(f"shares of {name}: {error}") from error

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,24 +65,27 @@ class _Sequence:
         self.model.count(decisions, contexts)
         if self._num_ones <= rice.MAX_ONES:
             ones = np.flatnonzero(decisions)
-            self._num_ones += ones.size
-            self._ones.append(ones + self.size)
+            if ones.size:
+                self._num_ones += ones.size
+                self._ones.append(ones + self.size)
         self.size += decisions.size
 
+    @cached_property
     def rice(self) -> bytes | None:
-        """Returns the sequence as a Rice code, if it has few ones."""
+        """The whole sequence as a Rice code, if it has few ones."""
         if self._num_ones > rice.MAX_ONES:
             return None
         return rice.encode(np.concatenate([*self._ones, np.empty(0, np.int64)]))
 
     def choose(self) -> tuple[Coder, int]:
-        """Returns the coder with the fewest bytes, of several the first, and the number of lanes of rANS."""
-        lanes, code = rans.num_lanes(self.model.cost), self.rice()
+        """Returns the coder of the whole sequence with the fewest bytes, of several the first, and rANS's lanes."""
+        lanes = rans.num_lanes(self.model.cost)
         sizes = {
             Coder.RAW: -(-self.size // 8),
-            Coder.RICE: self.size if code is None else len(code),
             Coder.RANS: rans.LANE_BYTES * lanes + self.model.cost // 8 + 3,
         }
+        if self.rice is not None:
+            sizes[Coder.RICE] = len(self.rice)
         return min(sizes, key=lambda coder: (sizes[coder], coder)), lanes
 
 
@@ -100,24 +104,30 @@ def encode(num_weights: int, decide: Decider, shape: tuple[int, ...], restarts: 
     sequence, tables, bounds = _Sequence(shape), [], list(blocks(num_weights, restarts))
     for start, stop in bounds:
         tables.append(sequence.model.table)
-        for decisions, contexts in decide(start, stop):
-            if decisions.dtype != np.bool_ or decisions.shape != contexts.shape:
-                got = f"{decisions.dtype} {decisions.shape}, {contexts.shape}"
-                raise LocalError("decisions and their contexts", got=got, wanted="bool [m], uint16 [m]")
-            sequence.model.check(contexts)
+        for decisions, contexts in _checked(decide(start, stop), sequence.model):
             sequence.count(decisions, contexts)
         sequence.model.adapt()
     coder, lanes = sequence.choose()
     if coder == Coder.RICE:
-        return bytes([coder]) + (sequence.rice() or b"")
+        return bytes([coder]) + (sequence.rice or b"")
     if coder == Coder.RAW:
         parts = [part for block in bounds for part, _ in decide(*block)]
         return bytes([coder]) + pack(np.concatenate([*parts, np.empty(0, np.bool_)])).tobytes()
     out = rans.Encoder(lanes)
     for (start, stop), table in zip(reversed(bounds), reversed(tables), strict=True):
-        for decisions, contexts in reversed(decide(start, stop)):
+        for decisions, contexts in reversed(_checked(decide(start, stop), sequence.model)):
             out.put(decisions, contexts, table)
     return bytes([coder]) + out.to_bytes()
+
+
+def _checked(parts: Sequence[Decisions], model: ContextModel) -> Sequence[Decisions]:
+    """Returns what a caller has decided, if it can be coded."""
+    for decisions, contexts in parts:
+        if decisions.dtype != np.bool_ or decisions.shape != contexts.shape:
+            got = f"{decisions.dtype} {decisions.shape}, {contexts.shape}"
+            raise LocalError("decisions and their contexts", got=got, wanted="bool [m], uint16 [m]")
+        model.check(contexts)
+    return parts
 
 
 class Reader:
@@ -191,7 +201,7 @@ class Reader:
             self._rans.finish()
             canonical = canonical and self._rans.lanes == lanes
         elif self._coder == Coder.RICE:
-            canonical = canonical and self._sequence.rice() == bytes(self._data)
+            canonical = canonical and self._sequence.rice == bytes(self._data)
         else:
             last = self._data[-1] if self._data else 0
             filled = self._sequence.size % 8 == 0 or last >> self._sequence.size % 8 == 0

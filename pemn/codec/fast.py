@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 from types import ModuleType
 
 PATIENCE = 1 << 22
@@ -17,7 +18,10 @@ _coded = 0
 def _load() -> ModuleType | None:
     try:
         return importlib.import_module("pemn.codec.kernels")
-    except ImportError:
+    except ModuleNotFoundError:
+        return None
+    except Exception as error:  # where numba is installed but broken: whatever its LLVM raises
+        logging.getLogger(__name__).warning("numba does not load, so coding is slower: %s", error)
         return None
 
 

@@ -82,17 +82,17 @@ class ContextModel:
         return self._cost // ONE
 
     def check(self, contexts: NDArray[np.uint16]) -> None:
-        """Checks what a caller gives, as compiled loops would write anywhere.
+        """Checks what a caller gives, before anything else is done with it: compiled loops do not look.
 
         Raises:
             LocalError: If a context is none of the shape's.
         """
-        if contexts.dtype != np.uint16 or (contexts.size and int(contexts.max()) >= self.table.size):
-            got = f"{contexts.dtype}, up to {contexts.max() if contexts.size else 0}"
+        if contexts.dtype != np.uint16 or int(contexts.max(initial=0)) >= self.table.size:
+            got = f"{contexts.dtype}, up to {contexts.max(initial=0)}"
             raise LocalError("contexts", got=got, wanted=f"uint16, 0 .. {self.table.size - 1}")
 
     def count(self, decisions: NDArray[np.bool_], contexts: NDArray[np.uint16]) -> None:
-        """Notes decisions of the block that is being coded."""
+        """Notes decisions of the block that is being coded; `check` has seen their contexts."""
         fast = kernels(decisions.size)
         if fast is not None:
             fast.count(decisions, contexts, self._fresh)
@@ -104,21 +104,41 @@ class ContextModel:
 
     def adapt(self) -> None:
         """Ends a block: its decisions now count in the table."""
-        zeros, ones = self._fresh
-        self._cost += int(zeros @ _COSTS.take(SCALE - self.table) + ones @ _COSTS.take(self.table))
+        fast = kernels()
+        self._cost += int((fast.cost if fast else _cost)(self._fresh, self.table, _COSTS))
         self._counts += self._fresh
         self._fresh[:] = 0
         self.table = self._estimate()
 
     def _estimate(self) -> NDArray[np.uint16]:
         """Returns the frequency of a 1 in each context, uint16 [contexts], 1 .. 32767, in 1/32768."""
+        fast = kernels()
+        coarsen, refine = (fast.coarsen, fast.refine) if fast else (_coarsen, _refine)
         levels = [self._counts]  # from the contexts with all digits to the one with none
         for values in reversed(self._shape):
-            levels.append(levels[-1].reshape(2, -1, values).sum(axis=2))
+            levels.append(coarsen(levels[-1], values))
         estimate = np.full(1, SCALE // 2, np.int64)
-        for num_digits, (zeros, ones) in enumerate(reversed(levels)):
-            borrowed = _BORROWED[min(num_digits, 2)]
-            total = zeros + ones + borrowed
-            coarser = np.repeat(estimate, total.size // estimate.size)
-            estimate = (ones * SCALE + coarser * borrowed + total // 2) // total
-        return estimate.clip(1, SCALE - 1).astype(np.uint16)
+        for num_digits, counts in enumerate(reversed(levels)):
+            estimate = refine(estimate, counts, _BORROWED[min(num_digits, 2)])
+        return estimate.astype(np.uint16).clip(1, SCALE - 1)
+
+
+def _cost(counts: NDArray[np.int64], table: NDArray[np.uint16], costs: NDArray[np.int64]) -> int:
+    """Returns what decisions cost with the frequencies of a table, in 1/65536 bits."""
+    zeros, ones = counts
+    return int(zeros @ costs.take(SCALE - table) + ones @ costs.take(table))
+
+
+def _coarsen(counts: NDArray[np.int64], values: int) -> NDArray[np.int64]:
+    """Returns the counts of contexts without their last digit, which has so many values."""
+    coarser: NDArray[np.int64] = counts.reshape(2, -1, values).sum(axis=2)
+    return coarser
+
+
+def _refine(coarser: NDArray[np.int64], counts: NDArray[np.int64], borrowed: int) -> NDArray[np.int64]:
+    """Returns estimates with one more digit: of the counts, and so many decisions as the coarser estimate has it."""
+    zeros, ones = counts
+    total = zeros + ones + borrowed
+    lent = np.repeat(coarser * borrowed, total.size // coarser.size)
+    estimate: NDArray[np.int64] = (ones * SCALE + lent + (total >> 1)) // total
+    return estimate

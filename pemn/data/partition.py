@@ -9,69 +9,21 @@ the same digits on every machine and in every version, which no `libm` promises 
 from __future__ import annotations
 
 import decimal
-import math
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from heapq import heapify, heapreplace
 from itertools import accumulate, count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.errors import ConfigError, DataError, LocalError
+from pemn.errors import DataError, LocalError
 from pemn.generator import Purpose, child, permutation, word
+from pemn.partition import Partition
 
-_DIRICHLET = re.compile(r"dirichlet:([0-9.]+(?:e[+-]?[0-9]+)?)")
-_CLASSES = re.compile(r"classes:([1-9][0-9]{0,8})")
 _DIGITS = 20  # of the shares: a cut through a million images is off by at most 1e-14 of an image
 
 # What the words below `Purpose.PARTITION` are for.
 _IMAGE_ORDER, _CLASS_ORDER, _ORDER_IN_CLASS, _SHARES = range(4)
-
-
-@dataclass(frozen=True)
-class Partition:
-    """How images are dealt out.
-
-    Attributes:
-        kind: `own`, `iid`, `dirichlet` or `classes`.
-        alpha: For `dirichlet`, the concentration, > 0: the smaller, the fewer classes a client mostly has; else 1.
-        num_classes: For `classes`, how many classes a client has, >= 1; else 1.
-    """
-
-    kind: str
-    alpha: float = 1.0
-    num_classes: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Partition:
-        """Reads `own`, `iid`, `dirichlet:A` or `classes:C`.
-
-        Raises:
-            ConfigError: If `text` is none of these, A is not a finite number > 0 or C not an integer >= 1.
-        """
-        if text in ("own", "iid"):
-            return cls(text)
-        if match := _CLASSES.fullmatch(text):
-            return cls("classes", num_classes=int(match[1]))
-        if match := _DIRICHLET.fullmatch(text):
-            try:
-                alpha = float(match[1])
-            except ValueError:
-                alpha = math.nan
-            if 0.0 < alpha < math.inf:
-                return cls("dirichlet", alpha=alpha)
-        raise ConfigError(
-            "unknown partition",
-            got=repr(text),
-            wanted="own, iid, dirichlet:A with A > 0, or classes:C with C >= 1",
-        )
-
-    def __str__(self) -> str:
-        """Returns the one spelling that `parse` reads back to the same value."""
-        if self.kind == "dirichlet":
-            return f"dirichlet:{self.alpha!r}"
-        return f"classes:{self.num_classes}" if self.kind == "classes" else self.kind
 
 
 def shards(
@@ -83,12 +35,13 @@ def shards(
     - `iid`: a random order of all images, cut in parts whose sizes differ by at most 1.
     - `dirichlet`: for each class, shares of the clients are drawn from Dirichlet(alpha, ..., alpha), and the class's
       images, in random order, are cut at the running sums of the shares, rounded down. About 0.1 ms a client and
-      class.
+      class, of which a spec asks for at most `MAX_GAMMA_VARIATES` (docs/wire.md, "Limits").
     - `classes`: the classes, in random order, are dealt out round and round, C to every client; a class's images, in
       random order, are cut in equal parts for the clients that hold it. Every class has a holder if C times
       `num_slots` is at least the number of classes; images of a class without a holder are left out.
 
-    A client that would get nothing takes an image of the client that has most.
+    A client that would get nothing takes an image of the client that has most. What all but `dirichlet` cost depends
+    on the images, hardly on the number of clients.
 
     Args:
         partition: How to deal.
@@ -153,10 +106,12 @@ def _by_classes(labels: NDArray[np.int64], num_slots: int, key: int, per_slot: i
         raise DataError("classes of a client", got=per_slot, wanted=f"at most {len(classes)}")
     owners = np.full(len(labels), -1, np.int64)
     for place, which in enumerate(permutation(child(key, _CLASS_ORDER), len(classes)).tolist()):
-        # Slot s holds the places s * C .. s * C + C - 1, counted round and round.
-        holders = [s for s in range(num_slots) if (place - s * per_slot) % len(classes) < per_slot]
-        if holders:
-            members = _members(labels, int(classes[which]), key)
+        members = _members(labels, int(classes[which]), key)
+        # Slot s holds the places s * C .. s * C + C - 1, counted round and round, so this one whenever its turn
+        # comes. Who comes after the last image gets none.
+        turns = range(place, num_slots * per_slot, len(classes))[: len(members)]
+        if turns:
+            holders = np.array(turns) // per_slot
             owners[members] = np.repeat(holders, _equal_parts(len(members), len(holders)))
     return owners
 
@@ -223,8 +178,14 @@ def _uniforms(key: int) -> Iterator[decimal.Decimal]:
 def _fill_empty(owners: NDArray[np.int64], num_slots: int) -> None:
     """Gives every slot without images the last image of the slot that has most, lowest slot first."""
     sizes = np.bincount(owners[owners >= 0], minlength=num_slots)
+    by_owner = np.argsort(owners, kind="stable")
+    ends = np.searchsorted(owners[by_owner], np.arange(num_slots), side="right")
+    donors = [(-size, slot) for slot, size in enumerate(sizes.tolist())]
+    heapify(donors)
     for slot in np.flatnonzero(sizes == 0).tolist():
-        donor = int(sizes.argmax())
-        owners[np.flatnonzero(owners == donor)[-1]] = slot
-        sizes[donor] -= 1
-        sizes[slot] = 1
+        # Where a slot is empty, every image has a slot, and there is one for each of them: so a donor has at least
+        # two, and no slot gives away what it was given.
+        less, donor = donors[0]
+        heapreplace(donors, (less + 1, donor))
+        ends[donor] -= 1
+        owners[by_owner[ends[donor]]] = slot

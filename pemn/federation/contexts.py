@@ -12,17 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.codec.log2 import LOG_ODDS
+from pemn.federation.fast import kernels
 from pemn.federation.groups import LayerGroups
 
 # log2 odds of a probability in 1/65536, in 1/1024: int16 keeps the arithmetic on blocks short. They are within
 # 17 octaves, those of a q within 10: so the difference of both fits as well.
 _LOG_ODDS = (LOG_ODDS >> 6).astype(np.int16)
-_COARSE, _FINE = 10, 9  # shifts: buckets of one octave of odds, and of half an octave
-_DISTANCES, _LEVELS, _FINE_LEVELS, _SIGNS = 32, 16, 32, 3
+COARSE, FINE = 10, 9
+"""Shifts: buckets of one octave of odds, and of half an octave."""
+
+DISTANCES, LEVELS = 32, 16
+"""Number of buckets of distances of the dither from q, and of q with them."""
+
+_FINE_LEVELS, _SIGNS = 32, 3
 
 _KINDS = 5
 MOVES, DOWN, TWO, MORE, BITS = range(_KINDS)
 """Decisions about a move: is there one, downwards, by 2 or more, by 3 (then 4 ... 7) or more, bits of the rest."""
+
+
+def _log_odds(levels: NDArray[np.uint16]) -> NDArray[np.int16]:
+    fast = kernels()
+    odds: NDArray[np.int16] = (fast.take if fast else np.take)(_LOG_ODDS, levels)
+    return odds
 
 
 def _bucket(log_odds: NDArray[np.int16], shift: int, count: int) -> NDArray[np.int16]:
@@ -32,12 +44,12 @@ def _bucket(log_odds: NDArray[np.int16], shift: int, count: int) -> NDArray[np.i
 
 def start_buckets(levels: NDArray[np.uint16]) -> NDArray[np.int16]:
     """Returns the half octaves of odds, 0 .. 31, that probabilities in 1/65536 lie in."""
-    return _bucket(_LOG_ODDS.take(levels), _FINE, _FINE_LEVELS)
+    return _bucket(_log_odds(levels), FINE, _FINE_LEVELS)
 
 
 def flip_shape(groups: LayerGroups) -> tuple[int, ...]:
     """Returns the shape of `flip_contexts`."""
-    return (_DISTANCES, _LEVELS, groups.count)
+    return (DISTANCES, LEVELS, groups.count)
 
 
 def flip_contexts(
@@ -51,12 +63,22 @@ def flip_contexts(
         groups: Of the network.
         start: First weight.
     """
-    odds = _LOG_ODDS.take(q)
-    contexts = _bucket(_LOG_ODDS.take(u) - odds, _FINE, _DISTANCES)
-    contexts *= _LEVELS
-    contexts += _bucket(odds, _COARSE, _LEVELS)
-    contexts *= groups.count
-    return contexts.view(np.uint16) + groups.ids(start, start + q.size)
+    odds_q, odds_u, ids = _log_odds(q), _log_odds(u), groups.ids(start, start + q.size)
+    fast = kernels()
+    contexts: NDArray[np.uint16] = (fast.flip_contexts if fast else _flip_contexts)(
+        odds_q, odds_u, ids, groups.count
+    )
+    return contexts
+
+
+def _flip_contexts(
+    odds_q: NDArray[np.int16], odds_u: NDArray[np.int16], ids: NDArray[np.uint16], num_groups: int
+) -> NDArray[np.uint16]:
+    contexts = _bucket(odds_u - odds_q, FINE, DISTANCES)
+    contexts *= LEVELS
+    contexts += _bucket(odds_q, COARSE, LEVELS)
+    contexts *= num_groups
+    return contexts.view(np.uint16) + ids
 
 
 def move_shape(groups: LayerGroups) -> tuple[int, ...]:
@@ -75,7 +97,7 @@ def move_contexts(
         groups: Of the network.
         start: First weight.
     """
-    contexts = _bucket(_LOG_ODDS.take(q), _FINE, _FINE_LEVELS)
+    contexts = _bucket(_log_odds(q), FINE, _FINE_LEVELS)
     contexts *= _SIGNS
     contexts += np.sign(k) + np.int8(1)
     contexts *= groups.count

@@ -52,5 +52,6 @@ class LayerGroups:
         """Returns the group of the weights start .. stop-1: uint16 [stop - start]."""
         out = np.empty(stop - start, np.uint16)
         for group, (begin, end) in enumerate(zip((0, *self.ends), self.ends, strict=False)):
-            out[max(begin - start, 0) : max(end - start, 0)] = group
+            if begin < stop and start < end:
+                out[max(begin - start, 0) : end - start] = group
         return out

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pemn.federation.fast import kernels
 from pemn.federation.groups import LayerGroups
 from pemn.generator import Purpose, child, uint16s
 from pemn.wire.spec import MaskProtocol, Spec
@@ -63,7 +64,7 @@ def start_table(lower: tuple[int, ...]) -> NDArray[np.uint16]:
 
 def start_draws(seed: int, start: int, stop: int) -> NDArray[np.uint16]:
     """Returns the draws by which the weights start .. stop-1 get their start level: uint16 [stop - start]."""
-    return uint16s(child(seed, Purpose.START_LEVELS), start, stop - start)
+    return _uint16s(_key(seed, Purpose.START_LEVELS), start, stop - start)
 
 
 @dataclass(frozen=True)
@@ -105,18 +106,25 @@ class Levels:
         Returns:
             uint16 [m], each LOWEST .. HIGHEST.
         """
-        q = np.empty(k.size, np.uint16)
+        q, fast = np.empty(k.size, np.uint16), kernels()
+        take, add_steps = (fast.take, fast.add_steps) if fast else (np.take, _add_steps)
         for begin in range(0, k.size, _BLOCK_WEIGHTS):
-            part = k[begin : begin + _BLOCK_WEIGHTS]
-            level = part.astype(np.int32)
-            level *= self.protocol.step
-            level += self._table.take(start_draws(self.seed, first + begin, first + begin + part.size))
-            q[begin : begin + _BLOCK_WEIGHTS] = level.clip(LOWEST, HIGHEST, out=level)
+            part, out = k[begin : begin + _BLOCK_WEIGHTS], q[begin : begin + _BLOCK_WEIGHTS]
+            draws = start_draws(self.seed, first + begin, first + begin + part.size)
+            add_steps(take(self._table, draws), part, self.protocol.step, out)
         return q
 
     @cached_property
     def _table(self) -> NDArray[np.uint16]:
         return start_table(self.protocol.start_levels)
+
+
+def _add_steps(starts: NDArray[np.uint16], k: NDArray[np.int8], step: int, out: NDArray[np.uint16]) -> None:
+    """Puts q into `out`, for the start levels of some weights and their k."""
+    level = k.astype(np.int32)
+    level *= step
+    level += starts
+    out[:] = level.clip(LOWEST, HIGHEST, out=level)
 
 
 def dither(seed: int, round_: int, slot: int, start: int, stop: int) -> NDArray[np.uint16]:
@@ -125,4 +133,13 @@ def dither(seed: int, round_: int, slot: int, start: int, stop: int) -> NDArray[
     Returns:
         uint16 [stop - start], for the weights start .. stop-1; a mask has a 1 where u < probability.
     """
-    return uint16s(child(seed, Purpose.DITHER, round_, slot), start, stop - start)
+    return _uint16s(_key(seed, Purpose.DITHER, round_, slot), start, stop - start)
+
+
+_key = lru_cache(child)  # asked for with every block
+
+
+def _uint16s(key: int, start: int, count: int) -> NDArray[np.uint16]:
+    fast = kernels()
+    out: NDArray[np.uint16] = (fast.uint16s if fast else uint16s)(key, start, count)
+    return out

@@ -42,16 +42,17 @@ def encode_moves(before: NDArray[np.int8], after: NDArray[np.int8], levels: Leve
         moved = after[start:stop].astype(np.int16) - k
         contexts = move_contexts(levels.at(k, start), k, groups, start)
         inside = moved != 0
-        out = [(inside, contexts)]
-        contexts, moved = contexts[inside], moved[inside]
+        out, which = [(inside, contexts)], np.flatnonzero(inside)
+        contexts, moved = contexts[which], moved[which]
         out.append((moved < 0, of_kind(contexts, DOWN, groups)))
-        steps = np.abs(moved)
-        for least in range(2, _UNARY + 1):
+        steps, least = np.abs(moved), 2
+        while steps.size and least <= _UNARY:  # lists of no weights leave no trace
             inside = steps >= least
             out.append((inside, of_kind(contexts, TWO if least == 2 else MORE, groups)))
             contexts, steps = contexts[inside], steps[inside]
+            least += 1
         rest = steps - _UNARY
-        for bit in reversed(range(_REST_BITS)):
+        for bit in reversed(range(_REST_BITS if rest.size else 0)):
             out.append(((rest >> bit & 1).astype(np.bool_), of_bit(contexts, bit, groups)))
         return out
 
@@ -79,21 +80,22 @@ def decode_moves(data: bytes, before: NDArray[np.int8], levels: Levels) -> NDArr
     for start, stop in groups.blocks():
         k = before[start:stop]
         contexts = move_contexts(levels.at(k, start), k, groups, start)
-        moves = reader.read(contexts)
-        contexts = contexts[moves]
+        which = np.flatnonzero(reader.read(contexts)).astype(np.uint16)  # a block has no more
+        contexts = contexts[which]
         down = reader.read(of_kind(contexts, DOWN, groups))
-        steps = np.ones(down.size, np.int16)
-        inside = np.arange(down.size, dtype=np.uint16)  # a block has no more
-        for least in range(2, _UNARY + 1):
+        steps, least = np.ones(down.size, np.int16), 2
+        inside = np.arange(down.size, dtype=np.uint16)
+        while inside.size and least <= _UNARY:  # lists of no weights leave no trace
             kind = TWO if least == 2 else MORE
             inside = inside[reader.read(of_kind(contexts[inside], kind, groups))]
             steps[inside] = least
-        for bit in reversed(range(_REST_BITS)):
+            least += 1
+        for bit in reversed(range(_REST_BITS if inside.size else 0)):
             steps[inside] += reader.read(of_bit(contexts[inside], bit, groups)).astype(np.int16) << bit
-        moved = k[moves] + np.where(down, -steps, steps)
+        moved = k[which] + np.where(down, -steps, steps)
         if int(np.abs(moved).max(initial=0)) > MAX_STEPS:
             raise MalformedFrame("moves leave the range of k", wanted=f"-{MAX_STEPS} .. {MAX_STEPS}")
-        after[start:stop][moves] = moved
+        after[start:stop][which] = moved
         num_moves += moved.size
         reader.end_block()
     reader.finish()

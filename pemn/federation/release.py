@@ -1,4 +1,4 @@
-"""A released mask as bytes: less than a bit a weight, because the seed already says what is likely.
+"""A released mask as bytes: about a bit a weight at most, less where the seed says what is likely.
 
 Where training began is drawn from the seed. A weight that began near 0 or 1 mostly ended there, so the draw is a good
 context. A reader needs no table of levels for it, only where among the draws the contexts change.
@@ -19,6 +19,7 @@ from pemn.codec import Decisions, Reader, encode
 from pemn.codec.bits import pack, unpack
 from pemn.errors import MalformedFrame
 from pemn.federation.contexts import start_buckets
+from pemn.federation.fast import kernels
 from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import ONE, start_draws, start_table
 from pemn.mask import Mask
@@ -94,7 +95,8 @@ class _Contexts:
     def block(self, start: int, stop: int) -> NDArray[np.uint16]:
         contexts = self.groups.ids(start, stop)
         if self.edges:
-            contexts += self._by_draw.take(start_draws(self.seed, start, stop))
+            fast = kernels()
+            contexts += (fast.take if fast else np.take)(self._by_draw, start_draws(self.seed, start, stop))
         return contexts
 
     @cached_property

@@ -53,7 +53,7 @@ class LinkClient:
         client_id: 16 bytes, the same whenever this client comes back.
         slot: Which of `num_slots` it is.
         num_slots: Clients of the run.
-        max_content_bytes: Longest task that is taken.
+        max_task_bytes: Longest task that is taken.
 
     Raises:
         ConfigError: If `server` is no address or `ca` no certificate.
@@ -67,7 +67,7 @@ class LinkClient:
         client_id: bytes,
         slot: int,
         num_slots: int,
-        max_content_bytes: int = limits.max_content_bytes(limits.MAX_PARAMS),
+        max_task_bytes: int = limits.max_task_bytes(limits.MAX_PARAMS),
     ) -> None:
         self._server = Address.parse(server)
         self._ca = ca
@@ -75,7 +75,7 @@ class LinkClient:
         self._hello = pb.Hello(
             protocol_version=limits.PROTOCOL_VERSION, client_id=client_id, slot=slot, num_slots=num_slots
         )
-        self._max_content_bytes = max_content_bytes
+        self._max_task_bytes = max_task_bytes
 
     def run(
         self,
@@ -105,7 +105,7 @@ class LinkClient:
         num_failures = 0
         while True:
             on_state(LinkState.CONNECTING, str(self._server))
-            session = _Session(self._hello, handle, explain, self._max_content_bytes)
+            session = _Session(self._hello, handle, explain, self._max_task_bytes)
             with self._channel() as channel:
                 over = session.run(
                     channel, on_welcome=lambda: on_state(LinkState.CONNECTED, str(self._server))
@@ -140,14 +140,14 @@ class _Session:
         hello: pb.Hello,
         handle: Handler,
         explain: Callable[[PemnError], bytes] | None,
-        max_content_bytes: int,
+        max_task_bytes: int,
     ) -> None:
         self.welcomed = False
         self.failure = "the stream ended"
         self._over = False
         self._handle, self._explain = handle, explain
         self._fatal: PemnError | None = None
-        self._joiner = Joiner(max_content_bytes, tasks=True)
+        self._joiner = Joiner(max_task_bytes, tasks=True)
         # gRPC takes from here in a thread of its own; None ends our side of the stream.
         self._outgoing: queue.SimpleQueue[Iterable[pb.SessionRequest] | None] = queue.SimpleQueue()
         self._outgoing.put([pb.SessionRequest(hello=hello)])

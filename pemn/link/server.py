@@ -44,7 +44,8 @@ class LinkServer:
         listen: HOST:PORT; port 0 picks a free one.
         credentials: From `pemn.link.tls.server_credentials`; None: no TLS.
         num_slots: Clients of the run, >= 1.
-        max_content_bytes: Longest message, either way.
+        max_task_bytes: Longest message to a client.
+        max_answer_bytes: Longest message from a client.
         on_message: Called with a slot and its answer. A PemnError that it raises ends the session as a refusal.
         on_join: Called with a slot when its session begins; what was sent to an earlier session is void.
         on_leave: Called with a slot when its session ends.
@@ -62,7 +63,8 @@ class LinkServer:
         *,
         credentials: grpc.ServerCredentials | None,
         num_slots: int,
-        max_content_bytes: int,
+        max_task_bytes: int,
+        max_answer_bytes: int,
         on_message: Callable[[int, Message], None],
         on_join: Callable[[int], None] = _ignore,
         on_leave: Callable[[int], None] = _ignore,
@@ -72,7 +74,7 @@ class LinkServer:
         self._address = Address.parse(listen)
         self._credentials = credentials
         self._num_slots = num_slots
-        self._max_content_bytes = max_content_bytes
+        self._max_task_bytes, self._max_answer_bytes = max_task_bytes, max_answer_bytes
         self._on_message = on_message
         self._on_join = on_join
         self._on_leave = on_leave
@@ -111,13 +113,13 @@ class LinkServer:
             slot: Who gets it.
             message_id: 64-bit id that the answer will have.
             action: What to do, 1 .. 256 bytes.
-            content: 1 .. `max_content_bytes` bytes.
+            content: 1 .. `max_task_bytes` bytes.
 
         Raises:
             LocalError: If action or content is too short or too long, or the server is not running.
         """
-        if not 1 <= len(content) <= self._max_content_bytes:
-            raise LocalError("length of content", got=len(content), wanted=f"1 .. {self._max_content_bytes}")
+        if not 1 <= len(content) <= self._max_task_bytes:
+            raise LocalError("length of content", got=len(content), wanted=f"1 .. {self._max_task_bytes}")
         if not 1 <= len(action.encode()) <= limits.MAX_TEXT_BYTES:
             raise LocalError("action", got=repr(action), wanted=f"1 .. {limits.MAX_TEXT_BYTES} bytes")
         self._running_loop().call_soon_threadsafe(self._send, slot, message_id, action, content)
@@ -204,7 +206,7 @@ class LinkServer:
             session = Session(
                 stream,
                 hello,
-                self._max_content_bytes,
+                self._max_answer_bytes,
                 on_message=lambda message: self._on_message(hello.slot, message),
                 on_sent=lambda message_id, num_bytes: self._on_sent(hello.slot, message_id, num_bytes),
             )

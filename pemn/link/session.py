@@ -71,7 +71,7 @@ class Session:
     Args:
         stream: Where it came from.
         hello: Checked.
-        max_content_bytes: Longest answer that is taken.
+        max_answer_bytes: Longest answer that is taken.
         on_message: Called with every whole answer.
         on_sent: Called with the id and the framed bytes of every task, once its last part is on its way.
     """
@@ -80,7 +80,7 @@ class Session:
         self,
         stream: Stream,
         hello: pb.Hello,
-        max_content_bytes: int,
+        max_answer_bytes: int,
         on_message: Callable[[Message], None],
         on_sent: Callable[[int, int], None],
     ) -> None:
@@ -90,7 +90,7 @@ class Session:
         self._stream = stream
         self._on_message = on_message
         self._on_sent = on_sent
-        self._joiner = Joiner(max_content_bytes, tasks=False)
+        self._joiner = Joiner(max_answer_bytes, tasks=False)
         self._unanswered: list[int] = []
         self._outgoing: asyncio.Queue[tuple[int | None, Iterable[pb.SessionResponse]]] = asyncio.Queue()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()

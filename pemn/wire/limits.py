@@ -17,6 +17,9 @@ MAX_TEXT_BYTES = 256
 
 MAX_ERROR_TEXT_BYTES = 1024
 MAX_SLOTS = 1 << 20
+MAX_GAMMA_VARIATES = 1 << 17
+"""Slots times classes of a Dirichlet partition. A client draws them all, at about 0.1 ms each: 13 s."""
+
 MAX_ROUND = (1 << 31) - 1
 MAX_START_LEVELS = 4096
 MIN_STEP = 256
@@ -45,10 +48,15 @@ MAX_SKELETON_BYTES = 64 << 20
 """An ONNX graph without its masked weights, inflated."""
 
 
-def max_content_bytes(num_params: int) -> int:
-    """Returns the most bytes that a task or an answer of a network with `num_params` weights can have.
+def max_task_bytes(num_params: int) -> int:
+    """Returns the most bytes that a task of a network with `num_params` weights can have.
 
     The link refuses what is longer before its first part is kept. What is longest is a change in which every k moves
     far: moves drawn evenly from all that there are fit (docs/wire.md, "Limits"; tests/unit/federation/test_moves.py).
     """
     return MAX_SPEC_BYTES + num_params * 5 // 4 + 4096
+
+
+def max_answer_bytes(num_params: int) -> int:
+    """Returns the most bytes that an answer can have: raw flips are one bit a weight, the rest is short."""
+    return num_params // 8 + 4096

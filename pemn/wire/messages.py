@@ -58,9 +58,10 @@ class Broadcast:
         """
         check_round(proto.round)
         check(proto.base_round <= proto.round, "base round", got=proto.base_round, wanted=f"<= {proto.round}")
-        check(not (proto.moves and proto.base_round == proto.round), "moves from a round to itself")
+        moves = proto.moves  # every access is another copy
+        check(not (moves and proto.base_round == proto.round), "moves from a round to itself")
         check_hash(proto.state_hash, limits.STATE_HASH_BYTES, "state hash")
-        return cls(proto.run_id, proto.base_round, proto.round, proto.state_hash, proto.moves)
+        return cls(proto.run_id, proto.base_round, proto.round, proto.state_hash, moves)
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,12 @@ class Update:
         check_round(proto.round)
         check(proto.slot < limits.MAX_SLOTS, "slot", got=proto.slot)
         check_hash(proto.state_hash, limits.STATE_HASH_BYTES, "state hash")
-        check(len(proto.flips) > 0, "update without flips")
+        flips = proto.flips  # every access is another copy
+        check(len(flips) > 0, "update without flips")
         check_hash(proto.flips_hash, limits.FLIPS_HASH_BYTES, "hash of the flips")
         check(proto.HasField("metrics"), "update without metrics")
         metrics = Metrics(proto.metrics.num_images, proto.metrics.loss_milli, proto.metrics.train_ms)
-        return cls(
-            proto.run_id, proto.round, proto.slot, proto.state_hash, proto.flips, proto.flips_hash, metrics
-        )
+        return cls(proto.run_id, proto.round, proto.slot, proto.state_hash, flips, proto.flips_hash, metrics)
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,8 @@ def decode(data: bytes) -> Content:
     """Reads a task or an answer.
 
     Args:
-        data: The bytes; the caller has bounded their length by `limits.max_content_bytes`.
+        data: The bytes; the caller has bounded their length by `limits.max_task_bytes` or
+            `limits.max_answer_bytes`.
 
     Raises:
         MalformedFrame: If the bytes are damaged, or not one canonical message within the limits.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pemn.errors import WrongProtocol
+from pemn.errors import ConfigError, MalformedFrame, WrongProtocol
+from pemn.partition import Partition
 from pemn.spec import ModelSpec
 from pemn.wire import limits
 from pemn.wire.checks import check, check_text, parse
@@ -99,8 +100,8 @@ class DataPlan:
 
     Attributes:
         dataset: Name that both ends know.
-        partition: `iid`, `dirichlet:A` or `classes:C`.
-        num_slots: Number of shares, N.
+        partition: How its images are dealt out, spelt as `str(Partition)` does.
+        num_slots: Number of shares.
     """
 
     dataset: str
@@ -112,15 +113,35 @@ class DataPlan:
         return pb.DataPlan(dataset=self.dataset, partition=self.partition, num_slots=self.num_slots)
 
     @classmethod
-    def from_proto(cls, proto: pb.DataPlan) -> DataPlan:
+    def from_proto(cls, proto: pb.DataPlan, num_classes: int) -> DataPlan:
         """Checks a foreign message.
 
+        Args:
+            proto: The message.
+            num_classes: Of the network: a Dirichlet partition costs time for every slot and class.
+
         Raises:
-            MalformedFrame: If a field is out of bounds.
+            MalformedFrame: If a field is out of bounds, or the partition not in its one spelling.
         """
         check_text(proto.dataset, "data set")
-        check_text(proto.partition, "partition")
         check(1 <= proto.num_slots <= limits.MAX_SLOTS, "slots", got=proto.num_slots)
+        try:
+            partition = Partition.parse(proto.partition)
+        except ConfigError as error:
+            raise MalformedFrame(str(error)) from error
+        check(
+            str(partition) == proto.partition,
+            "spelling of the partition",
+            got=proto.partition,
+            wanted=partition,
+        )
+        num_variates = proto.num_slots * num_classes if partition.kind == "dirichlet" else 0
+        check(
+            num_variates <= limits.MAX_GAMMA_VARIATES,
+            f"slots times classes of {partition}",
+            got=num_variates,
+            wanted=f"<= {limits.MAX_GAMMA_VARIATES}",
+        )
         return cls(proto.dataset, proto.partition, proto.num_slots)
 
 
@@ -157,12 +178,13 @@ class Spec:
             raise WrongProtocol(
                 "protocol version", got=proto.protocol_version, wanted=limits.PROTOCOL_VERSION, where="spec"
             )
+        model = model_from_proto(proto.model)
         return cls(
             run_id=proto.run_id,
-            model=model_from_proto(proto.model),
+            model=model,
             protocol=MaskProtocol.from_proto(proto.protocol),
             training=LocalTraining.from_proto(proto.training),
-            data=DataPlan.from_proto(proto.data),
+            data=DataPlan.from_proto(proto.data, model.num_classes),
         )
 
     def to_bytes(self) -> bytes:

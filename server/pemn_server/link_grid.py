@@ -25,7 +25,8 @@ class LinkGrid(PemnGrid):
         listen: HOST:PORT; port 0 picks a free one.
         credentials: TLS; None listens in the clear.
         num_slots: Clients of the run.
-        max_content_bytes: Longest task or answer.
+        max_task_bytes: Longest task.
+        max_answer_bytes: Longest answer.
     """
 
     def __init__(
@@ -34,7 +35,8 @@ class LinkGrid(PemnGrid):
         *,
         credentials: grpc.ServerCredentials | None,
         num_slots: int,
-        max_content_bytes: int,
+        max_task_bytes: int,
+        max_answer_bytes: int,
     ) -> None:
         super().__init__()
         self._sending: dict[int, tuple[int, bytes]] = {}
@@ -42,7 +44,8 @@ class LinkGrid(PemnGrid):
             listen,
             credentials=credentials,
             num_slots=num_slots,
-            max_content_bytes=max_content_bytes,
+            max_task_bytes=max_task_bytes,
+            max_answer_bytes=max_answer_bytes,
             on_message=self._take,
             on_join=self._join,
             on_leave=self._leave,

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.data.datasets import input_contract, load
-from pemn.data.partition import Partition
 from pemn.errors import ConfigError, RemoteError
 from pemn.federation.levels import ONE, normal_start_levels
 from pemn.mask import Mask
+from pemn.partition import Partition
 from pemn.prototype import Strategy
 from pemn.rebuild import rebuild
 from pemn.spec import to_float32

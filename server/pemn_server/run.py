@@ -190,11 +190,10 @@ class Federation:
         """Adds to the ballot; returns the state and the clients that are out of step."""
         round_ = state.public.round + 1
         self._progress.training(round_, len(ballot), num_asked)
-        given, out_of_step = state, set()
-        tasks = self._server.tasks(given, slots)
+        tasks, out_of_step = self._server.tasks(state, slots), set()
         for answer in self._fleet.ask("train", tasks, round_, self._round_timeout_s):
             try:
-                ballot.add(answer.slot, self._server.read_vote(given, answer.slot, _update(answer)))
+                state = self._server.take_vote(state, ballot, answer.slot, _update(answer))
             except PemnError as error:
                 state = self._after(error, state, answer.slot)
                 if isinstance(error, OutOfSync):

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from rich.console import Console
 
-from pemn.errors import ConfigError
+from pemn.errors import ConfigError, WrongSpec
 from pemn.federation.public import PublicState
 from pemn.files import prepare_run_dir
 from pemn.ledger import Direction, Wire
@@ -100,8 +100,14 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
             "partition", got="own", wanted="iid, dirichlet:A or classes:C: simulated clients share a data set"
         )
     plan = make_plan(settings)
+    make_trainer = TrainerFactory(data_dir=settings.data_dir)
+    try:
+        # Loads the data and deals them out, which all clients share; here one person set both the run and them.
+        make_trainer(plan.spec, 0)
+    except WrongSpec as error:
+        raise ConfigError(f"these options make no run: {error}") from error
     prepare_run_dir(folder)
-    app = make_app(TrainerFactory(data_dir=settings.data_dir), settings.num_slots)
+    app = make_app(make_trainer, settings.num_slots)
     console.print(
         f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {settings.num_slots} clients in this process",
         highlight=False,

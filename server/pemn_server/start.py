@@ -10,7 +10,7 @@ from pemn.files import prepare_run_dir
 from pemn.link.address import Address
 from pemn.link.tls import server_credentials
 from pemn.training.local import set_threads
-from pemn.wire.limits import max_content_bytes
+from pemn.wire.limits import max_answer_bytes, max_task_bytes
 from pemn_server.app import run_federation
 from pemn_server.flower import run_server_app
 from pemn_server.link_grid import LinkGrid
@@ -31,11 +31,13 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
     if settings.cert is not None and settings.key is not None:
         credentials = server_credentials(settings.cert, settings.key)
     plan = make_plan(settings)
+    num_params = plan.spec.model.num_params
     grid = LinkGrid(
         settings.listen,
         credentials=credentials,
         num_slots=settings.num_slots,
-        max_content_bytes=max_content_bytes(plan.spec.model.num_params),
+        max_task_bytes=max_task_bytes(num_params),
+        max_answer_bytes=max_answer_bytes(num_params),
     )
     grid.start()
     how = "in the clear" if credentials is None else "with TLS"

@@ -77,6 +77,12 @@ def taken_port() -> Iterator[int]:
         (["--config", "nowhere.toml"], CONFIG, "nowhere.toml"),
         (["--partition", "own"], CONFIG, "simulated clients share a data set"),
         (["--partition", "classes:11"], CONFIG, "classes of a client: got 11; wanted at most 10"),
+        (["--clients", "5000"], CONFIG, "these options make no run: shares of digits: too few images"),
+        (
+            ["--clients", "20000", "--partition", "dirichlet:.3"],
+            CONFIG,
+            "these options make no run: slots times classes of dirichlet:0.3: got 200000; wanted <= 131072",
+        ),
         (["--epochs", "10000000000"], CONFIG, "epochs"),
         (["--learning-rate", "1e-50"], CONFIG, "these options make no run: learning rate"),
         (["--learning-rate", "nan"], CONFIG, "learning-rate"),

@@ -49,6 +49,7 @@ class Report:
 
     Attributes:
         fates: For plain and resealed mutants, by kind and fate: `accepted`, or the name of the error.
+        accepted: Resealed mutants that were accepted, by kind of frame and of mutation.
         failures: What must not be, with all that is needed to see it again.
         cpu_ms: For plain and resealed mutants, how long each took.
         peak_bytes: For each world, the highest peak of a mutant.
@@ -57,6 +58,7 @@ class Report:
     fates: dict[str, dict[str, Counter[str]]] = field(
         default_factory=lambda: {name: defaultdict(Counter) for name in ("plain", "resealed")}
     )
+    accepted: Counter[tuple[str, str]] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     cpu_ms: dict[str, list[float]] = field(default_factory=lambda: {"plain": [], "resealed": []})
     peak_bytes: Counter[str] = field(default_factory=Counter)
@@ -132,6 +134,7 @@ class Campaign:
         elif taken.canonical() != mutant.data:
             fail("was accepted in a form that is not canonical")
         else:
+            self.report.accepted[frame.kind, mutant.kind] += 1
             key = id(frame.end), taken.meaning()
             if self._meanings.setdefault(key, digest(mutant.data)) != digest(mutant.data):
                 fail("means the same as another")

@@ -16,7 +16,7 @@ from pemn.federation.flips import Draw, encode_flips
 from pemn.federation.public import PublicState
 from pemn.methods.mask import MaskClient, MaskServer, ServerState, Trainer
 from pemn.methods.mask.ballot import Vote
-from pemn.wire.limits import SHA256_BYTES, max_content_bytes
+from pemn.wire.limits import SHA256_BYTES, max_answer_bytes, max_task_bytes
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
 from pemn.wire.v1 import messages_pb2 as pb
@@ -143,7 +143,7 @@ class ServerEnd:
         return None if base is None else Draw(self.server.levels, base.k, round_, self.slot)
 
     def take(self, data: bytes) -> Taken:
-        content = _decode(data, self.num_params)
+        content = _decode(data, max_answer_bytes(self.num_params))
         if content.update is not None:
             vote = self.server.read_vote(self.state, self.slot, content.update)
             self.server.open().add(self.slot, vote)
@@ -179,7 +179,7 @@ class ClientEnd:
         return self.known
 
     def take(self, data: bytes) -> Taken:
-        content = _decode(data, self.num_params)
+        content = _decode(data, max_task_bytes(self.num_params))
         if content.spec is not None and content.spec.model.num_params > LARGEST_STATE:
             return Said(replace(content, spec=MaskClient.of(content.spec, self.slot).spec))
         store = MemoryStore()
@@ -191,8 +191,7 @@ class ClientEnd:
         answer = Node(self.slot, store, _no_trainer).handle(QUERY, content)
         has = store.load()
         if answer.error is not None:
-            if content.spec is None or (had is not None and content.spec == had[0]):
-                assert has == had, "a refused task has changed the store"
+            assert has == had, "a refused task has changed the store"
             raise every_error()[answer.error.code](answer.error.text)
         assert content.broadcast is not None
         assert has is not None
@@ -283,8 +282,8 @@ class OpenedFile:
         return pb.Artifact.FromString(self.data[_HEAD_BYTES:-SHA256_BYTES]).onnx_skeleton
 
 
-def _decode(data: bytes, num_params: int) -> Content:
-    if len(data) > max_content_bytes(num_params):  # the link refuses it before it is kept
+def _decode(data: bytes, max_bytes: int) -> Content:
+    if len(data) > max_bytes:  # the link refuses it before it is kept
         raise MalformedFrame("length of a content", got=len(data))
     return decode(data)
 

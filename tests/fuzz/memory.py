@@ -36,7 +36,7 @@ _MIB = 1 << 20
 _PAGE_BYTES = resource.getpagesize()
 _VAST_SHAPE = (1 << 13, 1 << 10)
 _KEPT_MASKS = 2
-_COPIES = 3  # of a frame: protobuf's, the canonical form, the coded field
+_COPIES = 3  # of a frame, besides itself (docs/wire.md, "Limits")
 
 
 class _Reads(ServerEnd):

@@ -135,8 +135,8 @@ def _mend_update(update: pb.Update, end: ServerEnd) -> None:
         code = FlipsCode(draw)
         packed = pack(code.read(update.flips).view(np.bool_))
         flips = Flips(packed, packed)
-        update.flips_hash = flips.hash(update.state_hash, update.slot)
         update.state_hash = PublicState(update.round - 1, draw.k).hash(update.run_id)
+        update.flips_hash = flips.hash(update.state_hash, update.slot)
 
 
 def _mend_broadcast(proto: pb.Content, end: ClientEnd) -> None:

@@ -27,6 +27,7 @@ from pemn.federation.release import decode_mask, encode_mask, start_edges
 from pemn.mask import Mask
 from pemn.methods.mask import MaskClient, MaskServer
 from pemn.wire import limits
+from pemn.wire.messages import Broadcast, Content, Metrics, Update, encode
 from pemn.wire.v1 import messages_pb2 as pb
 from tests.fuzz.campaign import coded_by
 from tests.fuzz.seals import FILE_HEAD, seal_file
@@ -65,8 +66,9 @@ class Read:
 
 @functools.cache
 def reads(num_params: int, noise: float) -> dict[str, Read]:
-    """A vote, moves and a mask of a network."""
-    spec = run_spec(model_spec((num_params // 1024, 1024)))
+    """A vote, moves and a mask of a network whose second layer begins within a byte."""
+    spec = run_spec(model_spec((3, 1), (num_params // 1024, 1024)))
+    num_params += 3
     levels, k = Levels.of(spec), np.zeros(num_params, np.int8)
     draw = Draw(levels, k, 1, 0)
     trained = Drift(0, noise, 1).train(levels.at(k), 1)[0]
@@ -158,6 +160,32 @@ def test_a_graph_of_a_million_nodes_is_refused() -> None:
         return None
 
     assert working_bytes(refuse) < 16 * MIB
+
+
+_PEAK = """
+import re, sys
+from pemn.wire.messages import decode
+def kib(name):
+    return int(re.search(name + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
+before = kib("VmRSS")
+data = sys.stdin.buffer.read()
+decode(data)
+print(1024 * (kib("VmHWM") - before) / len(data))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
+@pytest.mark.parametrize("kind", ["update", "broadcast"])
+def test_a_content_is_held_four_times_at_most(kind: str) -> None:
+    """Reading it from a pipe included."""
+    coded = random.Random(1).randbytes(30 << 20)
+    content = {
+        "update": Content(update=Update(1, 2, 3, bytes(16), coded, bytes(8), Metrics(1, 2, 3))),
+        "broadcast": Content(broadcast=Broadcast(1, 2, 3, bytes(16), coded)),
+    }[kind]
+    command = [sys.executable, "-c", _PEAK]
+    ran = subprocess.run(command, input=encode(content), capture_output=True, check=True)
+    assert 3 < float(ran.stdout) < 4.2
 
 
 def run_memory(*arguments: str) -> str:

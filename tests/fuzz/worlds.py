@@ -90,6 +90,11 @@ def run(name: str, spec: Spec, rounds: int) -> Iterator[Frame]:
         assert content.broadcast is not None
         has[slot] = clients[slot].apply(known or clients[slot].start(), content.broadcast)
 
+    def bring_all(slot: int) -> Iterator[Frame]:
+        content = server.tasks(server.forget(state, slot), [slot])[slot]
+        end = ClientEnd(slot, spec.model.num_params, clients[slot], has[slot])
+        yield Frame(name, "known client's task", encode(content), end)
+
     def answer(slot: int, content: Content, kind: str, weights: bytes = bytes(32)) -> Frame:
         return Frame(name, kind, encode(content), ServerEnd(server, state, slot, weights))
 
@@ -97,7 +102,7 @@ def run(name: str, spec: Spec, rounds: int) -> Iterator[Frame]:
         ballot = server.open()
         if late is not None:
             yield answer(_LATE, Content(update=late), "late update")
-            ballot.add(_LATE, server.read_vote(state, _LATE, late))
+            state = server.take_vote(state, ballot, _LATE, late)
         asked = [0, 1] + [_LATE] * (late is None) + [_AWAY] * (round_ in (1, rounds))
         late = None
         for slot in asked:
@@ -107,11 +112,12 @@ def run(name: str, spec: Spec, rounds: int) -> Iterator[Frame]:
             if slot == _LATE and round_ < rounds:
                 late = update
             else:
-                ballot.add(slot, server.read_vote(state, slot, update))
+                state = server.take_vote(state, ballot, slot, update)
         state = server.commit(state, ballot)
     state = server.rewind(server.forget(state, 0), 1)  # one has lost its store, one is out of step
     has[0] = None
     weights = server.weights_sha256(state)
+    yield from bring_all(_AWAY)  # it has a state, and is told all from the beginning
     for slot in range(4):
         yield from bring(slot)
         state = server.seen(state, slot)

@@ -223,23 +223,30 @@ def _finite(values: list[float]) -> None:
     check(all(math.isfinite(value) for value in values), "float")
 
 
-def spell_ratio(ratio: float) -> str:
+def spell(number: float) -> str:
     """The shortest digits, in the document's spelling."""
-    exact = Fraction(ratio)
-    exponent = math.floor(math.log10(ratio))
+    exact = Fraction(number)
+    exponent = math.floor(math.log10(number))
     exponent += (exact >= Fraction(10) ** (exponent + 1)) - (exact < Fraction(10) ** exponent)
     for count in range(1, 18):
         unit = Fraction(10) ** (exponent - count + 1)
         below = math.floor(exact / unit)
-        fitting = [digits for digits in (below, below + 1) if float(digits * unit) == ratio]
+        fitting = [digits for digits in (below, below + 1) if _rounded(digits * unit) == number]
         if fitting:
             digits = min(fitting, key=lambda digits: abs(digits * unit - exact))
             break
-    if ratio >= 0.0001:
+    if 0.0001 <= number < 1e16:
         return f"{Decimal(digits).scaleb(exponent - count + 1):.{max(count - 1 - exponent, 1)}f}"
     text = str(digits).rstrip("0")
     exponent += len(str(digits)) - count  # 99.. + 1 has a digit more
-    return f"{text[0]}{'.' if text[1:] else ''}{text[1:]}e-{-exponent:02}"
+    return f"{text[0]}{'.' if text[1:] else ''}{text[1:]}e{'-' if exponent < 0 else '+'}{abs(exponent):02}"
+
+
+def _rounded(exact: Fraction) -> float:
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf
 
 
 def check_strategy(text: str) -> None:
@@ -250,7 +257,24 @@ def check_strategy(text: str) -> None:
     except ValueError as error:
         raise Refused("strategy") from error
     check(text.startswith("rp:") and 0 < ratio <= 1, "strategy")
-    check(text == f"rp:{spell_ratio(ratio)}", "spelling of the strategy")
+    check(text == f"rp:{spell(ratio)}", "spelling of the strategy")
+
+
+def check_partition(text: str, num_slots: int, num_classes: int) -> None:
+    kind, colon, number = text.partition(":")
+    if kind in ("own", "iid"):
+        check(not colon, "partition")
+    elif kind == "classes":
+        digits = set("0123456789")
+        check(1 <= len(number) <= 9 and set(number) <= digits and number[0] != "0", "classes of a slot")
+    else:
+        check(kind == "dirichlet", "partition")
+        try:
+            alpha = float(number)
+        except ValueError as error:
+            raise Refused("partition") from error
+        check(0 < alpha < math.inf and number == spell(alpha), "spelling of the partition")
+        check(num_slots * num_classes <= 1 << 17, "gamma variates")
 
 
 def check_model(model: Message) -> None:
@@ -299,8 +323,9 @@ def check_spec(spec: Message) -> None:
     _within(training, "batch_size", 1, 1 << 20)
     check(0 < training.get("learning_rate", 0.0) <= 1000, "learning rate")
     _text(data.get("dataset", ""))
-    _text(data.get("partition", ""))
     _within(data, "num_slots", 1, MAX_SLOTS)
+    names = spec["model"]["input"]["class_names"]
+    check_partition(data.get("partition", ""), data["num_slots"], len(names))
     check(len(encode("Spec", spec)) <= 1 << 20, "length of the spec")
 
 

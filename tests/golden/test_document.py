@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -66,13 +67,16 @@ def test_limits() -> None:
     assert told == coded
 
 
-def test_the_bound_of_a_content() -> None:
-    match = re.search(r"`(MAX_SPEC_BYTES [^`]*)`", section("Limits"))
+@pytest.mark.parametrize(
+    ("name", "bound"), [("task", limits.max_task_bytes), ("answer", limits.max_answer_bytes)]
+)
+def test_the_bound_of_a_content(name: str, bound: Callable[[int], int]) -> None:
+    match = re.search(rf"{name} may have `([^`]*)` bytes", section("Limits"))
     assert match
     assert re.fullmatch(r"[A-Zn_0-9+*/ ]+", match[1])
     for n in (1, 7, 1000, 123_457, limits.MAX_PARAMS):
         told = eval(match[1], {"__builtins__": {}}, {"MAX_SPEC_BYTES": limits.MAX_SPEC_BYTES, "n": n})
-        assert told == limits.max_content_bytes(n)
+        assert told == bound(n)
 
 
 def test_errors() -> None:

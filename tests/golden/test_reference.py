@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from pemn import generator
 from pemn.codec import fast, log2
-from pemn.data.partition import Partition, shards
+from pemn.data.partition import shards
 from pemn.errors import ConfigError
 from pemn.federation import contexts, release, tally
 from pemn.federation.flips import Draw, decode_flips, draw_flips, encode_flips
@@ -24,6 +25,7 @@ from pemn.federation.levels import Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.public import PublicState
 from pemn.mask import Mask
+from pemn.partition import Partition
 from pemn.prototype import Source, Strategy, sources
 from pemn.rebuild import frozen_weights, rebuild, weights_sha256
 from pemn.wire.spec import MaskProtocol
@@ -31,7 +33,7 @@ from tests.golden import reference, reference_codes
 from tests.golden.forgery import accepts, damage, same_fate
 from tests.golden.reference_bytes import clip, pack
 from tests.golden.reference_codes import encode_decisions
-from tests.golden.reference_messages import check_strategy, spell_ratio
+from tests.golden.reference_messages import check_partition, check_strategy, spell
 from tests.golden.reference_shares import shares
 from tests.networks import model_spec
 
@@ -72,7 +74,7 @@ def test_weights(shapes: list[tuple[int, ...]], strategy: str, seed: int, data: 
 
 @given(RATIOS)
 def test_a_ratio_has_one_spelling(ratio: float) -> None:
-    assert str(Strategy("rp", ratio)) == f"rp:{spell_ratio(ratio)}"
+    assert str(Strategy("rp", ratio)) == f"rp:{spell(ratio)}"
 
 
 @given(st.from_regex(re.compile(r"(rp:)?[0-9.]{1,6}(e-?[0-9]{1,2})?|mp|full|one-layer"), fullmatch=True))
@@ -81,6 +83,25 @@ def test_the_same_spellings_of_a_strategy_are_taken(text: str) -> None:
     with contextlib.suppress(ConfigError):
         taken = str(Strategy.parse(text)) == text
     assert taken == accepts(lambda: check_strategy(text))
+
+
+@given(
+    st.floats(0, exclude_min=True, allow_infinity=False)
+    | st.sampled_from([1e15, 1e16, 1e23, 5e-324, sys.float_info.max])
+)
+def test_a_concentration_has_one_spelling(alpha: float) -> None:
+    assert str(Partition("dirichlet", alpha)) == f"dirichlet:{spell(alpha)}"
+
+
+NUMBERS = r"[0-9.]{0,6}(e[+-]?[0-9]{1,3})?"
+
+
+@given(st.from_regex(re.compile(rf"((dirichlet|classes):)?{NUMBERS}|own|iid|iid:1"), fullmatch=True))
+def test_the_same_spellings_of_a_partition_are_taken(text: str) -> None:
+    taken = False
+    with contextlib.suppress(ConfigError):
+        taken = str(Partition.parse(text)) == text
+    assert taken == accepts(lambda: check_partition(text, 3, 10))
 
 
 def test_every_probability_has_the_same_odds_and_buckets() -> None:

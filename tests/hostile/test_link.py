@@ -110,7 +110,7 @@ def server() -> Iterator[Server]:
         (hello(slot=2), UnknownClient, "got 2; wanted 0 .. 1"),
         (hello(slot=1), UnknownClient, "taken by another client"),
     ],
-    ids=lambda value: value.__name__ if isinstance(value, type) else None,
+    ids=lambda value: value if isinstance(value, str) else getattr(value, "__name__", "bytes"),
 )
 def test_a_wrong_first_message_is_refused(
     server: Server, first: bytes, error: type[Exception], says: str
@@ -192,7 +192,8 @@ def test_half_a_message_is_forgotten_with_its_session(server: Server) -> None:
 SERVER_PROCESS = """
 import sys
 from pemn.link.server import LinkServer
-link = LinkServer("127.0.0.1:0", credentials=None, num_slots=2, max_content_bytes=1 << 20, on_message=print)
+longest = {"max_task_bytes": 1 << 20, "max_answer_bytes": 1 << 20}
+link = LinkServer("127.0.0.1:0", credentials=None, num_slots=2, **longest, on_message=print)
 link.start()
 print(link.port, flush=True)
 sys.stdin.read()

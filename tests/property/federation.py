@@ -142,7 +142,7 @@ class World:
             and slot not in self.ballot.rounds
         )
         try:
-            self.ballot.add(slot, self.server.read_vote(self.state, slot, update))
+            self.state = self.server.take_vote(self.state, self.ballot, slot, update)
         except WrongRound:
             assert not counts
             return False

@@ -4,10 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pemn.data.partition import Partition, shards
+from pemn.data.partition import shards
+from pemn.partition import Partition
 
 partitions = st.one_of(
-    st.just(Partition("iid")),
+    st.sampled_from(["own", "iid"]).map(Partition),
     st.floats(0, exclude_min=True, allow_infinity=False, allow_nan=False).map(
         lambda alpha: Partition("dirichlet", alpha=alpha)
     ),

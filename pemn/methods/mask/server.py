@@ -29,7 +29,8 @@ class ServerState:
         p_hat: int32 [n], in 2^-24; what the server knows more finely. It never leaves the server.
         known: For each slot that has the spec, the round of the public state that it was last seen with.
         voted: For each slot, the last round that it has voted for.
-        past: Earlier public states that clients may still have, by their rounds; that of round 0 always.
+        past: Earlier public states that clients may still have, by their rounds; that of round 0 always, once it is
+            one of them.
     """
 
     public: PublicState
@@ -126,6 +127,17 @@ class MaskServer:
             raise MalformedFrame("hash of the flips", where=f"update of slot {slot}")
         return Vote(update.round, flips, update.metrics)
 
+    def take_vote(self, state: ServerState, ballot: Ballot, slot: int, update: Update) -> ServerState:
+        """Counts an answer to a training task; see `read_vote` for what is refused.
+
+        Returns:
+            The state with the knowledge that the client has the public state that it voted from. A late vote is no
+            news of a client.
+        """
+        vote = self.read_vote(state, slot, update)
+        ballot.add(slot, vote)
+        return self.seen(state, slot) if vote.round > state.public.round else state
+
     def weights_sha256(self, state: ServerState) -> bytes:
         """Returns the hash of the weights that every client with this state must have."""
         return weights_sha256(rebuild(self.spec.model, self.mask(state)))
@@ -166,16 +178,14 @@ class MaskServer:
         protocol, now = self.spec.protocol, state.public
         p_hat = tally.learn(protocol, state.p_hat, ballot.tally)
         k = tally.settle(protocol, p_hat, now.k, self.levels.at(now.k))
-        known, past = dict(state.known), {**state.past, now.round: now}
-        for slot, round_ in ballot.rounds.items():
-            known[slot] = max(known.get(slot, 0), round_ - 1)  # a late vote is no news of a client
+        past = {**state.past, now.round: now}
         after = PublicState(now.round + 1, k)
         return ServerState(
             public=after,
             p_hat=p_hat,
-            known=known,
+            known=state.known,
             voted={**state.voted, **ballot.rounds},
-            past={round_: past[round_] for round_ in self._needed(after.round, known) & past.keys()},
+            past={round_: past[round_] for round_ in self._needed(after.round, state.known) & past.keys()},
         )
 
     def seen(self, state: ServerState, slot: int) -> ServerState:

@@ -7,7 +7,8 @@ It is the server's own file and never travels. All integers are little-endian; o
     8         run id
     4, 4      number of slots; number of public states
     12 each   by slot: slot; 1 + the round that it is known to have, or 0; the round that it last voted for, or 0
-    ...       by round, from 0 to the public state of now: round (4), length (4), moves since the state before it
+    ...       by round, from 0, where no weight has moved, to the public state of now: round (4), length (4), moves
+              since the state before it
     4 n       p_hat, int32
     32        SHA-256 of all bytes before
 """
@@ -24,12 +25,12 @@ from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.public import PublicState
 from pemn.federation.tally import UNIT
 from pemn.methods.mask.server import MaskServer, ServerState
+from pemn.wire.limits import SHA256_BYTES
 
 _MAGIC = b"PEMNSV\x00\x01"
 _HEAD = struct.Struct("<8sQII")
 _SLOT = struct.Struct("<III")
 _STATE = struct.Struct("<II")
-_SHA256_BYTES = 32
 
 
 def encode_state(server: MaskServer, state: ServerState) -> bytes:
@@ -60,10 +61,10 @@ def decode_state(server: MaskServer, data: bytes) -> ServerState:
         data: All bytes of the file.
 
     Raises:
-        FileError: If they are damaged, or no state of this run.
+        FileError: If they are damaged, no state of this run, or not what `encode_state` writes for it.
     """
-    body = data[:-_SHA256_BYTES]
-    if hashlib.sha256(body).digest() != data[-_SHA256_BYTES:]:
+    body = data[:-SHA256_BYTES]
+    if hashlib.sha256(body).digest() != data[-SHA256_BYTES:]:
         raise FileError("state of a server is damaged or cut off", got=f"{len(data)} bytes")
     try:
         return _read(server, body)
@@ -77,14 +78,13 @@ def _read(server: MaskServer, body: bytes) -> ServerState:
         raise FileError("not a state of a server", got=magic.hex(), wanted=_MAGIC.hex())
     if run_id != server.spec.run_id:
         raise FileError("state of another run", got=f"{run_id:016x}", wanted=f"{server.spec.run_id:016x}")
-    at, known, voted = _HEAD.size, {}, {}
-    for _ in range(num_slots):
-        slot, known_and_1, voted_for = _SLOT.unpack_from(body, at)
-        at += _SLOT.size
-        if known_and_1:
-            known[slot] = known_and_1 - 1
-        if voted_for:
-            voted[slot] = voted_for
+    at = _HEAD.size + num_slots * _SLOT.size
+    slots = [_SLOT.unpack_from(body, entry) for entry in range(_HEAD.size, at, _SLOT.size)]
+    known = {slot: known_and_1 - 1 for slot, known_and_1, _ in slots if known_and_1}
+    voted = {slot: round_ for slot, _, round_ in slots if round_}
+    # An entry that says nothing, or a second one of a slot, would be another form of the same state.
+    if [slot for slot, _, _ in slots] != sorted(known.keys() | voted.keys()):
+        raise ValueError("entries of its slots")
     states, k = [], PublicState.start(server.levels.num_params).k
     for _ in range(num_states):
         round_, num_bytes = _STATE.unpack_from(body, at)
@@ -94,6 +94,10 @@ def _read(server: MaskServer, body: bytes) -> ServerState:
     *past, now = states
     if [state.round for state in states] != sorted({0, *(state.round for state in states)}):
         raise ValueError("rounds of its public states")
+    if states[0].k.any():
+        raise ValueError("moves before round 1")
+    if max([0, *known.values(), *voted.values()]) > now.round:
+        raise ValueError("a slot is ahead of the public state")
     p_hat = np.frombuffer(body, "<i4", offset=at).astype(np.int32)
     if p_hat.shape != k.shape or int(p_hat.min()) < 0 or int(p_hat.max()) > UNIT:
         raise ValueError("p_hat")

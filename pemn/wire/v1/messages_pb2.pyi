@@ -202,7 +202,7 @@ class DataPlan(_message.Message):
     NUM_SLOTS_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     partition: _builtins.str
-    """"iid", "dirichlet:A" or "classes:C"."""
+    """"own", "iid", "dirichlet:A" or "classes:C", in one spelling."""
     num_slots: _builtins.int
     def __init__(
         self,

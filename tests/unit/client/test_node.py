@@ -100,6 +100,41 @@ def test_a_corrupt_broadcast_is_answered_and_forgotten(node: Node) -> None:
     assert node.handle(TRAIN, task).update is not None
 
 
+@pytest.mark.parametrize("new_process", [False, True])
+@pytest.mark.parametrize("of_this_run", [False, True])
+def test_a_refused_task_leaves_the_store_as_it_was(
+    node: Node, tmp_path: Path, new_process: bool, of_this_run: bool
+) -> None:
+    server, state = first_state()
+    node.handle(QUERY, server.tasks(state, [1])[1])
+    state = server.commit(server.seen(state, 1), server.open())
+    node.handle(QUERY, server.tasks(state, [1])[1])
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    spec = SPEC if of_this_run else replace(SPEC, run_id=5)
+    task = server.tasks(server.forget(state, 1), [1])[1]
+    assert task.broadcast is not None
+    broadcast = replace(task.broadcast, run_id=spec.run_id, round=9, moves=b"\xff")
+    where = Node(1, FileStore(tmp_path), make_trainer) if new_process else node
+    answer = where.handle(QUERY, Content(spec=spec, broadcast=broadcast))
+    assert answer.error is not None
+    assert files == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    state = server.commit(server.seen(state, 1), server.open())
+    assert where.handle(QUERY, server.tasks(state, [1])[1]).ack is not None
+
+
+def test_a_spec_that_it_has_changes_nothing(node: Node, tmp_path: Path) -> None:
+    server, state = first_state()
+    first = server.tasks(state, [1])[1]
+    node.handle(QUERY, first)
+    state = server.commit(server.seen(state, 1), server.open())
+    task = server.tasks(state, [1])[1]
+    node.handle(QUERY, task)
+    again = Node(1, FileStore(tmp_path), make_trainer)
+    assert again.handle(QUERY, replace(task, spec=first.spec)).ack is not None
+    state = server.commit(server.seen(state, 1), server.open())
+    assert again.handle(QUERY, server.tasks(state, [1])[1]).ack is not None
+
+
 def test_a_run_that_does_not_fit_is_not_kept(node: Node, tmp_path: Path) -> None:
     foreign = replace(SPEC, data=replace(SPEC.data, dataset="cifar10"))
     server = MaskServer.of(foreign)

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 
 from pemn.data.datasets import input_contract, load
-from pemn.data.partition import Partition, shards
-from pemn.errors import ConfigError, DataError, WrongSpec
+from pemn.data.partition import shards
+from pemn.errors import DataError, MalformedFrame, RemoteError, WrongSpec
 from pemn.federation.levels import Levels
+from pemn.methods.mask import MaskServer
+from pemn.partition import Partition
 from pemn.prototype import Strategy
 from pemn.training.models import model_spec
+from pemn.wire.messages import decode, encode
 from pemn.wire.spec import Spec
+from pemn_client.node import QUERY, Node
+from pemn_client.store import FileStore
 from pemn_client.trainer import TrainerFactory
 from tests.networks import run_spec
 
@@ -70,11 +75,48 @@ def test_a_network_that_this_machine_builds_otherwise_names_the_layer() -> None:
         TrainerFactory()(replace(spec, model=other), 0)
 
 
-def test_a_run_on_what_nobody_knows() -> None:
+def test_a_run_on_data_that_nobody_knows() -> None:
     spec = spec_of()
-    for data in (replace(spec.data, dataset="unheard-of"), replace(spec.data, partition="unheard-of")):
-        with pytest.raises(ConfigError, match="unheard-of"):
-            TrainerFactory()(replace(spec, data=data), 0)
+    with pytest.raises(DataError, match="unheard-of"):
+        TrainerFactory()(replace(spec, data=replace(spec.data, dataset="unheard-of")), 0)
+
+
+@pytest.mark.parametrize(
+    ("partition", "num_slots", "error", "says"),
+    [
+        ("bogus", 3, MalformedFrame, "unknown partition: got 'bogus'"),
+        ("dirichlet:nan", 3, MalformedFrame, "unknown partition: got 'dirichlet:nan'"),
+        (
+            "dirichlet:.3",
+            3,
+            MalformedFrame,
+            "spelling of the partition: got dirichlet:.3; wanted dirichlet:0.3",
+        ),
+        ("dirichlet:0.3", 1 << 20, MalformedFrame, "slots times classes of dirichlet:0.3: got 10485760"),
+        ("dirichlet:0.3", 1443, WrongSpec, "shares of digits: too few images .* got 1442 images; .* 1443"),
+        ("iid", 1 << 20, WrongSpec, "shares of digits: too few images .* got 1442 images; .* 1048576"),
+        ("classes:2", 1443, WrongSpec, "shares of digits: too few images .* got 1442 images; .* 1443"),
+        ("classes:99", 3, WrongSpec, "shares of digits: classes of a client: got 99; wanted at most 10"),
+    ],
+)
+def test_shares_that_the_data_do_not_allow_are_the_fault_of_the_run(
+    tmp_path: Path, partition: str, num_slots: int, error: type[RemoteError], says: str
+) -> None:
+    spec = spec_of()
+    spec = replace(spec, data=replace(spec.data, partition=partition, num_slots=num_slots))
+    server = MaskServer.of(spec)
+    task = encode(server.tasks(server.start(), [1])[1])
+    node = Node(1, FileStore(tmp_path), TrainerFactory(device="cpu"))
+    with pytest.raises(error, match=says):
+        node.handle(QUERY, decode(task))
+    assert FileStore(tmp_path).load() is None
+
+
+@pytest.mark.parametrize(("partition", "num_slots"), [("own", 1 << 20), ("iid", 1442), ("classes:10", 1442)])
+def test_as_many_shares_as_the_data_allow(partition: str, num_slots: int) -> None:
+    spec = spec_of()
+    spec = replace(spec, data=replace(spec.data, partition=partition, num_slots=num_slots))
+    TrainerFactory(device="cpu")(Spec.from_bytes(spec.to_bytes()), num_slots - 1)
 
 
 def test_data_that_are_not_there(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from pemn import codec
 from pemn.codec import Coder, Reader, blocks, encode, rans
 from pemn.codec.bits import write_varint
 from pemn.errors import LocalError, MalformedFrame
-from tests.unit.codec.sequences import Sequence, draw, sequences
+from tests.unit.codec.sequences import IMPLEMENTATIONS, Sequence, draw, implementation, sequences
 
 
 @settings(max_examples=150)
@@ -184,14 +184,17 @@ def test_the_example_in_the_documentation() -> None:
             "contexts: got uint16, up to 3; wanted uint16, 0 .. 2",
         ),
         (np.zeros(9, np.bool_), np.zeros(9, np.int64), "contexts: got int64"),
+        (np.zeros(9, np.bool_), np.full(9, -1, np.int64), "contexts: got int64"),
     ],
 )
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
 def test_a_caller_that_is_wrong_is_told(
-    decisions: NDArray[np.bool_], contexts: NDArray[np.uint16], told: str
+    name: str, decisions: NDArray[np.bool_], contexts: NDArray[np.uint16], told: str
 ) -> None:
-    with pytest.raises(LocalError, match=told):
+    """Compiled loops would read and write anywhere."""
+    with implementation(name), pytest.raises(LocalError, match=told):
         encode(9, lambda start, stop: [(decisions[start:stop], contexts[start:stop])], (3,))
     if "contexts" in told:
         reader = Reader(encode(9, lambda *_: [(np.zeros(9, np.bool_), np.zeros(9, np.uint16))], (3,)), (3,))
-        with pytest.raises(LocalError, match=told):
+        with implementation(name), pytest.raises(LocalError, match=told):
             reader.read(contexts)

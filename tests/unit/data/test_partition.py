@@ -3,6 +3,7 @@ from __future__ import annotations
 import decimal
 import hashlib
 import importlib
+import time
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from pemn.data import partition as module
 from pemn.data.datasets import Dataset
-from pemn.data.partition import Partition, shards
+from pemn.data.partition import shards
 from pemn.errors import ConfigError, DataError, LocalError
+from pemn.partition import Partition
 
 TEN = np.repeat(np.arange(10), 500)  # 500 images of each of ten classes
 
@@ -28,9 +30,12 @@ def class_counts(text: str, num_slots: int, seed: int = 1) -> NDArray[np.int64]:
 @pytest.mark.parametrize(
     ("text", "spelling"),
     [
+        ("own", "own"),
         ("iid", "iid"),
         ("dirichlet:0.3", "dirichlet:0.3"),
         ("dirichlet:.30", "dirichlet:0.3"),
+        ("dirichlet:00.3", "dirichlet:0.3"),
+        ("dirichlet:3e-1", "dirichlet:0.3"),
         ("dirichlet:1", "dirichlet:1.0"),
         ("dirichlet:1e-5", "dirichlet:1e-05"),
         ("dirichlet:1e+20", "dirichlet:1e+20"),
@@ -61,13 +66,16 @@ def test_nonsense_is_refused_with_what_there_is(text: str) -> None:
 def test_the_shards_never_change() -> None:
     """Written once; another value means that clients of two versions train on each other's images."""
     golden = {
-        "iid": "7b47b0b54b929863a6803b0c2bd8592d",
-        "dirichlet:0.3": "3e787e0457b2f6eaec58c2e929d59fab",
-        "dirichlet:2.5": "4d1309c6e02c9b554d0179746c894bee",
-        "classes:2": "d8f86280e6a1dc9d8db8119fed5c443d",
+        ("iid", 7): "7b47b0b54b929863a6803b0c2bd8592d",
+        ("dirichlet:0.3", 7): "3e787e0457b2f6eaec58c2e929d59fab",
+        ("dirichlet:2.5", 7): "4d1309c6e02c9b554d0179746c894bee",
+        ("classes:2", 7): "d8f86280e6a1dc9d8db8119fed5c443d",
+        # So many clients that some would get nothing.
+        ("dirichlet:0.05", 300): "839b96bd580d17d00787b6ec331793c9",
+        ("classes:10", 4000): "978b7add38838a2f7c73f45a03290080",
     }
-    for text, digest in golden.items():
-        dealt = deal(text, TEN, 7, seed=0x0123456789ABCDEF)
+    for (text, num_slots), digest in golden.items():
+        dealt = deal(text, TEN, num_slots, seed=0x0123456789ABCDEF)
         content = b"|".join(shard.astype("<i8").tobytes() for shard in dealt)
         assert hashlib.sha256(content).hexdigest()[:32] == digest, text
 
@@ -190,6 +198,26 @@ def test_as_many_clients_as_images_get_one_each(text: str) -> None:
     assert sorted(int(shard[0]) for shard in deal(text, labels, 6)) == list(range(6))
     with pytest.raises(DataError, match="too few images for the clients: got 6 images; wanted at least 7"):
         deal(text, labels, 7)
+
+
+def test_empty_clients_take_turns_at_the_one_with_most() -> None:
+    # Every client has all classes, of three images each: the first three get one of each, the others none.
+    labels = np.repeat(np.arange(4), 3)
+    dealt = [shard.tolist() for shard in deal("classes:4", labels, 9)]
+    three = [shard.tolist() for shard in deal("classes:4", labels, 3)]
+    # Of the first three, lowest first, the highest image each, and then the next: until nobody has three.
+    assert dealt == [image[:2] for image in three] + [[image[3]] for image in three] + [
+        [image[2]] for image in three
+    ]
+
+
+def test_a_client_for_every_image_takes_no_longer_than_the_images() -> None:
+    labels = np.arange(1 << 18) % 1000
+    before_s = time.perf_counter()
+    dealt = deal("classes:1000", labels, 1 << 18)
+    # 1 s; half a minute and more if all clients are looked through for each class, or all images for each client.
+    assert time.perf_counter() - before_s < 10
+    assert {len(shard) for shard in dealt} == {1}
 
 
 def test_more_classes_a_client_than_there_are_is_refused() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
 import tracemalloc
 from dataclasses import dataclass, field
 
@@ -194,3 +196,15 @@ def test_the_hash_is_of_base_state_sender_and_every_bit() -> None:
         seen.add(Flips(*packed).hash(states[0], 1))
     assert len(seen) == 6 + 20
     assert {len(value) for value in seen} == {8}
+
+
+@pytest.mark.parametrize("flipped", [[], [0], [524_287], [524_288], [599_999], [7, 524_290, 599_998]])
+def test_the_hash_is_of_the_whole_mask_however_long(flipped: list[int]) -> None:
+    """By docs/wire.md, "Update": more weights than are hashed at a time."""
+    votes = np.zeros((2, 600_000), np.bool_)
+    votes[np.arange(len(flipped)) % 2, flipped] = True
+    flips = Flips(*np.packbits(votes, axis=1, bitorder="little"))
+    flip_mask = np.packbits(votes.any(axis=0), bitorder="little").tobytes()
+    state_hash = bytes(range(16))
+    wanted = hashlib.sha256(b"pemn flips" + state_hash + struct.pack("<I", 9) + flip_mask).digest()[:8]
+    assert flips.hash(state_hash, 9) == wanted

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pemn.errors import MalformedFrame
 from pemn.federation.flips import Draw
 from pemn.federation.levels import (
     HIGHEST,
@@ -20,6 +21,7 @@ from pemn.federation.levels import (
     start_table,
 )
 from pemn.wire.spec import MaskProtocol
+from pemn.wire.v1 import messages_pb2 as pb
 
 
 def levels(step: int = 32768, spread: float = 3.0, n: int = 20_000, seed: int = 5) -> Levels:
@@ -51,6 +53,42 @@ def test_the_table_is_ascending_symmetric_and_fair(count: int) -> None:
     repeats = ONE // (2 * count)
     assert table[: ONE // 2 : repeats].tolist() == list(lower)
     assert (np.diff(table.reshape(-1, repeats)) == 0).all()
+
+
+@pytest.mark.parametrize(
+    "lower", [(66,), (32_768,), (66, 66), (32_768, 32_768), (66, 32_768), (66, 67, 99, 32_767)]
+)
+def test_the_ends_of_the_table_are_the_first_level_and_what_it_lacks_to_one(lower: tuple[int, ...]) -> None:
+    table = start_table(lower).tolist()
+    half = ONE // 2
+    assert (table[0], table[-1]) == (lower[0], ONE - lower[0])
+    assert (table[half - 1], table[half]) == (lower[-1], ONE - lower[-1])
+
+
+@pytest.mark.parametrize("spread", [1e-9, 3.0, 100.0])
+def test_no_start_level_is_out_of_range(spread: float) -> None:
+    lower = normal_start_levels(spread, 64)
+    assert lower[0] >= LOWEST
+    assert lower[-1] <= 32_768
+    assert MaskProtocol.from_proto(MaskProtocol(256, 1, 1, lower).to_proto()).start_levels == lower
+
+
+def with_start_levels(*lower: int) -> pb.MaskProtocol:
+    deltas = [b - a for a, b in zip((0, *lower), lower, strict=False)]
+    return pb.MaskProtocol(step=256, eta_num=1, eta_den=1, start_level_deltas=deltas)
+
+
+@pytest.mark.parametrize(
+    "lower", [(), (66,), (32_768,), (66, 32_768), (32_768, 32_768), (66, 66, 67, 32_768)]
+)
+def test_a_table_may_reach_from_the_lowest_level_to_one_half(lower: tuple[int, ...]) -> None:
+    assert MaskProtocol.from_proto(with_start_levels(*lower)).start_levels == lower
+
+
+@pytest.mark.parametrize("lower", [(65,), (32_769,), (65, 32_768), (66, 32_769), (66, 67, 68, 32_769)])
+def test_a_start_level_out_of_range_is_refused(lower: tuple[int, ...]) -> None:
+    with pytest.raises(MalformedFrame, match="start levels"):
+        MaskProtocol.from_proto(with_start_levels(*lower))
 
 
 @given(st.integers(1, 65535), st.integers(-127, 127))

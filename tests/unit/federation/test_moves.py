@@ -13,7 +13,7 @@ from pemn.codec.model import ContextModel
 from pemn.errors import MalformedFrame
 from pemn.federation.levels import Levels, normal_start_levels
 from pemn.federation.moves import decode_moves, encode_moves
-from pemn.wire.limits import MAX_SPEC_BYTES, max_content_bytes
+from pemn.wire.limits import MAX_SPEC_BYTES, max_task_bytes
 from pemn.wire.spec import MaskProtocol
 
 K = NDArray[np.int8]
@@ -141,4 +141,4 @@ def test_the_longest_moves_fit_into_a_message() -> None:
     before = np.where(rng.random(n) < 0.5, -127, 127).astype(np.int8)
     after = rng.integers(-127, 127, n, endpoint=True).astype(np.int8)
     num_bytes = len(encode_moves(before, after, levels_of(n)))
-    assert n < num_bytes < max_content_bytes(n) - MAX_SPEC_BYTES
+    assert n < num_bytes < max_task_bytes(n) - MAX_SPEC_BYTES

@@ -11,7 +11,7 @@ from pemn.errors import MalformedFrame
 from pemn.federation.contexts import start_buckets
 from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import HALF, ONE, Levels, normal_start_levels, start_draws, start_table
-from pemn.federation.release import _Contexts, decode_mask, encode_mask, start_edges
+from pemn.federation.release import _Contexts, decode_mask, edges_fit, encode_mask, start_edges
 from pemn.mask import Mask
 from pemn.wire.spec import MaskProtocol
 
@@ -62,6 +62,20 @@ def test_a_seeded_start_makes_a_mask_smaller_than_its_bits() -> None:
     # The draw is what tells: without it, or by another seed's, the mask is a coin toss.
     for code in (encode_mask(mask, SEED, ()), encode_mask(mask, SEED + 1, edges)):
         assert n // 8 <= len(code) <= n // 8 + 1
+
+
+@pytest.mark.parametrize("edges", [(), (1,), (65_535,), (1, 2), (1, 65_535), tuple(range(1, 32))])
+def test_edges_that_part_the_draws_fit(edges: tuple[int, ...]) -> None:
+    assert edges_fit(edges)
+    mask = trained((70, 9), 3.0)
+    assert decode_mask(encode_mask(mask, SEED, edges), (70, 9), SEED, edges) == mask
+
+
+@pytest.mark.parametrize("edges", [(0,), (65_536,), (0, 5), (5, 65_536), (5, 5), (6, 5), (-1,)])
+def test_edges_that_part_nothing_are_refused(edges: tuple[int, ...]) -> None:
+    assert not edges_fit(edges)
+    with pytest.raises(MalformedFrame, match=r"start edges: .* wanted ascending, 1 \.\. 65535"):
+        decode_mask(encode_mask(trained((70, 9), 3.0), SEED, ()), (70, 9), SEED, edges)
 
 
 @pytest.mark.parametrize("edges", [(), (1,), (1000, 40_000), (65_535,)])

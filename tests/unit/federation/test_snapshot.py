@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pemn.errors import FileError
+from pemn.federation.public import PublicState
 from pemn.methods.mask import MaskServer, ServerState, decode_state, encode_state
 from tests.networks import model_spec, run_spec
 from tests.property.federation import World
@@ -20,8 +22,9 @@ SERVER = MaskServer.of(SPEC)
 
 
 def later() -> ServerState:
-    """Slots that vote, one that was late, one that is known, one that was never here."""
-    world = World(run_spec(SPEC.model, step=4096, num_slots=5), late_rounds=2)
+    """Slots that vote, one that was late, two that are only known, one that was never here."""
+    world = World(run_spec(SPEC.model, step=4096, num_slots=6), late_rounds=2)
+    world.bring_up(4)
     late = world.train(3)
     for slots in ((0, 1), (0, 1), (0,)):
         for slot in slots:
@@ -39,6 +42,15 @@ DATA = encode_state(SERVER, STATE)
 
 def signed(body: bytes) -> bytes:
     return body + hashlib.sha256(body).digest()
+
+
+SLOTS = [(0, 3, 3), (1, 2, 2), (2, 4, 0), (3, 0, 1), (4, 1, 0)]
+"""As they are in DATA: slot, 1 + the round that it is known to have, the round that it voted for."""
+
+
+def with_slots(entries: list[tuple[int, int, int]]) -> bytes:
+    head = DATA[:16] + struct.pack("<I", len(entries)) + DATA[20:24]
+    return signed(head + b"".join(struct.pack("<III", *each) for each in entries) + DATA[24 + 12 * 5 : -32])
 
 
 @pytest.mark.parametrize("state", [SERVER.start(), STATE], ids=["start", "later"])
@@ -59,7 +71,7 @@ def test_nothing_is_lost(state: ServerState) -> None:
 
 
 def test_the_example_has_everything() -> None:
-    assert dict(STATE.known) == {0: 2, 1: 1, 2: 3, 3: 0}
+    assert dict(STATE.known) == {0: 2, 1: 1, 2: 3, 4: 0}
     assert dict(STATE.voted) == {0: 3, 1: 2, 3: 1}
     assert sorted(STATE.past) == [0, 1, 2]
 
@@ -71,7 +83,7 @@ def test_one_state_has_one_form() -> None:
     past = dict(reversed(list(STATE.past.items())))
     other = replace(STATE, known=reverse(dict(STATE.known)), voted=reverse(dict(STATE.voted)), past=past)
     assert encode_state(SERVER, other) == DATA
-    assert np.frombuffer(DATA, "<u4", 3 * 4, offset=24)[::3].tolist() == [0, 1, 2, 3]
+    assert np.frombuffer(DATA, "<u4", 3 * 5, offset=24)[::3].tolist() == [0, 1, 2, 3, 4]
     two_orders = [replace(STATE, known=dict.fromkeys(slots, 0)) for slots in ((8, 0, 16), (16, 8, 0))]
     assert len({encode_state(SERVER, state) for state in two_orders}) == 1
 
@@ -128,6 +140,41 @@ def test_what_makes_no_sense_is_one_clear_error(body: bytes, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(0, 4)), max_size=4))
+@example(SLOTS)
+@example(SLOTS[::-1])
+@example([*SLOTS, SLOTS[-1]])
+@example([(0, 3, 0), (0, 0, 3)])  # one entry in two
+@example([*SLOTS, (5, 0, 0)])  # says nothing
+@example([(0, 4, 3)])
+@example([(0, 5, 3)])  # the public state is of round 3
+@example([(0, 4, 4)])
+@example([(0, (1 << 32) - 1, 0)])
+def test_slots_are_in_one_form_and_not_ahead(entries: list[tuple[int, int, int]]) -> None:
+    assert with_slots(SLOTS) == DATA
+    slots = [slot for slot, _, _ in entries]
+    fit = slots == sorted(set(slots)) and all(
+        known_and_1 + voted > 0 and known_and_1 - 1 <= 3 and voted <= 3 for _, known_and_1, voted in entries
+    )
+    data = with_slots(entries)
+    if fit:
+        assert encode_state(SERVER, decode_state(SERVER, data)) == data
+    else:
+        with pytest.raises(FileError, match="slot"):
+            decode_state(SERVER, data)
+
+
+def test_nothing_has_moved_before_round_1() -> None:
+    moved = np.zeros(SPEC.model.num_params, np.int8)
+    moved[3] = 1
+    for state in (
+        replace(STATE, past={**STATE.past, 0: PublicState(0, moved)}),
+        replace(SERVER.start(), public=PublicState(0, moved)),
+    ):
+        with pytest.raises(FileError, match="moves before round 1"):
+            decode_state(SERVER, encode_state(SERVER, state))
+
+
 def test_public_states_are_in_order_from_round_0() -> None:
     for past in ({}, {1: STATE.past[1]}):
         with pytest.raises(FileError, match="rounds of its public states"):
@@ -137,8 +184,9 @@ def test_public_states_are_in_order_from_round_0() -> None:
 @given(st.integers(0, len(DATA) - 33), st.binary(min_size=1, max_size=8))
 def test_no_bytes_end_in_anything_but_a_state_or_an_error(where: int, junk: bytes) -> None:
     body = DATA[:where] + junk + DATA[where + len(junk) : -32]
+    data = signed(body[: len(DATA) - 32])
     try:
-        state = decode_state(SERVER, signed(body[: len(DATA) - 32]))
+        state = decode_state(SERVER, data)
     except FileError:
         return
-    assert state.p_hat.size == SPEC.model.num_params
+    assert encode_state(SERVER, state) == data

@@ -176,7 +176,8 @@ def test_what_the_owner_of_the_server_refuses_ends_the_session() -> None:
         "127.0.0.1:0",
         credentials=None,
         num_slots=1,
-        max_content_bytes=100,
+        max_task_bytes=100,
+        max_answer_bytes=100,
         on_message=refuse,
         on_refused=lambda peer, error: refused.append(error),
     )

@@ -1,0 +1,40 @@
+"""The votes of one round."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pemn.errors import WrongRound
+from pemn.federation.flips import Flips
+from pemn.methods.mask.ballot import Ballot, Vote
+from pemn.wire.messages import Metrics
+
+N = 20
+
+
+def vote_of(slot: int, round_: int = 4) -> Vote:
+    """A vote for the weight that has the slot's number."""
+    raised = np.packbits(np.arange(N) == slot, bitorder="little")
+    return Vote(round_, Flips(raised, np.zeros_like(raised)), Metrics(10 + slot, 20 + slot, 30 + slot))
+
+
+@pytest.mark.parametrize("slots", [[], [0], [7], [2, 0, 5], [9, 8, 1, 4]])
+def test_what_each_slot_said_is_kept_under_its_slot(slots: list[int]) -> None:
+    ballot = Ballot(N)
+    for slot in slots:
+        ballot.add(slot, vote_of(slot, 4 - slot % 2))
+    assert len(ballot) == ballot.tally.num_votes == len(slots)
+    assert dict(ballot.rounds) == {slot: 4 - slot % 2 for slot in slots}
+    assert dict(ballot.metrics) == {slot: Metrics(10 + slot, 20 + slot, 30 + slot) for slot in slots}
+    assert ballot.tally.sums(0, N).tolist() == [int(weight in slots) for weight in range(N)]
+
+
+def test_a_second_vote_of_a_slot_changes_nothing() -> None:
+    ballot = Ballot(N)
+    ballot.add(3, vote_of(3, 4))
+    with pytest.raises(WrongRound, match="second vote of a slot: got 5"):
+        ballot.add(3, Vote(5, vote_of(8).flips, Metrics(0, 0, 0)))
+    assert len(ballot) == ballot.tally.num_votes == 1
+    assert dict(ballot.rounds) == {3: 4}
+    assert dict(ballot.metrics) == {3: Metrics(13, 23, 33)}

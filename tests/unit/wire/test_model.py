@@ -1,0 +1,76 @@
+"""Networks that come from outside: how large they may be."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from pemn.errors import MalformedFrame
+from pemn.wire.limits import MAX_PARAMS
+from pemn.wire.model import model_from_proto, model_to_proto
+from pemn.wire.v1 import messages_pb2 as pb
+from tests.networks import model_spec
+
+
+def network(shapes: list[tuple[int, ...]], image: tuple[int, int, int] = (1, 8, 8)) -> pb.ModelSpec:
+    proto = model_to_proto(model_spec((1, 1)))
+    del proto.layers[:]
+    for number, shape in enumerate(shapes):
+        proto.layers.add(name=f"layer {number}", shape=shape, scale=1.0)
+    proto.input.shape[:] = image
+    return proto
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(1 << 28,)],
+        [(1 << 14, 1 << 14)],
+        [(1 << 27, 2, 1, 1)],
+        [(1 << 27,), (1 << 27,)],
+        [((1 << 28) - 1,), (1,)],
+        [(1 << 16, 1 << 10)] * 4,
+    ],
+)
+def test_a_network_may_have_just_so_many_weights_and_is_not_built(shapes: list[tuple[int, ...]]) -> None:
+    proto = network(shapes)
+    tracemalloc.start()
+    try:
+        model = model_from_proto(proto)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert model.num_params == MAX_PARAMS == 1 << 28
+    assert [layer.shape for layer in model.layers] == shapes
+    assert peak < 1 << 16
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [((1 << 28) + 1,)],
+        [(17, 15_790_321)],  # 2^28 + 1
+        [(1 << 28,), (1,)],
+        [(1,), (1 << 28,)],
+        [(1 << 27,), ((1 << 27) + 1,)],
+        [(1 << 26,)] * 4 + [(1,)],
+        [((1 << 32) - 1,) * 8],
+    ],
+)
+def test_one_weight_more_is_refused(shapes: list[tuple[int, ...]]) -> None:
+    with pytest.raises(MalformedFrame, match="number of weights: wanted <= 268435456"):
+        model_from_proto(network(shapes))
+
+
+@pytest.mark.parametrize("image", [(1, 1 << 14, 1 << 14), (64, 1 << 11, 1 << 11), (1, 1 << 28, 1)])
+def test_an_image_may_be_just_so_large(image: tuple[int, int, int]) -> None:
+    proto = network([(1, 1)], image)
+    proto.input.mean[:] = proto.input.std[:] = [0.5] * image[0]
+    assert model_from_proto(proto).input.shape == image
+
+
+@pytest.mark.parametrize("image", [(1, (1 << 28) + 1, 1), (1, 17, 15_790_321), (64, 1 << 11, (1 << 11) + 1)])
+def test_a_larger_image_is_refused(image: tuple[int, int, int]) -> None:
+    with pytest.raises(MalformedFrame, match="input size: got"):
+        model_from_proto(network([(1, 1)], image))
