@@ -2,18 +2,19 @@
 
     offset      bytes
     0           4       "PEMN"
-    4           2       0x00, format version 2
+    4           2       0x00, format version 3
     6           n       one `pemn.wire.v1.Artifact` message, in canonical form
     6 + n       32      SHA-256 of everything before
 
 The fields of the message:
 
-    model             the network: architecture, input contract, layers with their scales, seed, strategy
+    model             the network: architecture, input contract, layers and scales, seed, strategy, shapes of floats
     mask              the coded mask (`pemn.federation.release`), a bit a weight or less
     start_edges       what the seed says of each weight's bit, for the coder
-    onnx_skeleton     raw DEFLATE (RFC 1951) of an ONNX graph in which the masked weights have no data
+    onnx_skeleton     raw DEFLATE (RFC 1951) of an ONNX graph in which weights and floats have no data
     weights_sha256    of the weights that `pemn.rebuild.rebuild` must give, as little-endian float32
     provenance        who made it, from what: texts for people, nothing is computed from them
+    floats            what else was trained or measured, little-endian float32: batch norm, biases
 
 The last 32 bytes guard against damage, not against malice: they are no signature. `weights_sha256` says whether a
 device has rebuilt the very weights that were trained.
@@ -32,7 +33,7 @@ from pemn import graph
 from pemn.errors import LocalError, MalformedArtifact, MalformedFrame
 from pemn.federation.release import decode_mask, edges_fit, encode_mask
 from pemn.mask import Mask
-from pemn.rebuild import rebuild, weights_sha256
+from pemn.rebuild import named_tensors, rebuild, weights_sha256
 from pemn.spec import ModelSpec
 from pemn.wire import limits
 from pemn.wire.checks import check, parse
@@ -40,11 +41,12 @@ from pemn.wire.model import model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
 
 MAGIC = b"PEMN"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_FILE_BYTES = (
     limits.MAX_SPEC_BYTES
     + limits.MAX_PARAMS // 8
     + limits.MAX_SKELETON_BYTES
+    + 4 * limits.MAX_FLOATS
     + limits.MAX_PROVENANCE * (limits.MAX_TEXT_BYTES + limits.MAX_ERROR_TEXT_BYTES)
 )
 
@@ -59,11 +61,12 @@ class Artifact:
     Attributes:
         model: The network without its mask.
         mask: Which of its weights are kept.
-        onnx_skeleton: ONNX graph without its masked weights (`pemn.graph.check_skeleton`).
+        onnx_skeleton: ONNX graph without its weights and floats (`pemn.graph.check_skeleton`).
         weights_sha256: 32 bytes, of the rebuilt weights.
         provenance: Texts for people by their names.
         start_edges: Where the draws of the start levels part (`pemn.federation.release.start_edges`); none for a
             network whose training did not begin at them. They change the length of the file, not the model.
+        floats: The tensors that `model.floats` names, one after the other, as little-endian float32; all finite.
     """
 
     model: ModelSpec
@@ -72,6 +75,7 @@ class Artifact:
     weights_sha256: bytes
     provenance: dict[str, str] = field(default_factory=dict)
     start_edges: tuple[int, ...] = ()
+    floats: bytes = b""
 
     def __post_init__(self) -> None:
         """Checks that the parts fit each other.
@@ -95,6 +99,10 @@ class Artifact:
                 raise LocalError("length of provenance", where=key[:60])
         if len(self.start_edges) > limits.MAX_START_EDGES or not edges_fit(self.start_edges):
             raise LocalError("start edges", got=self.start_edges, wanted="at most 31, ascending, 1 .. 65535")
+        if len(self.floats) != 4 * self.model.num_floats:
+            raise LocalError("bytes of floats", got=len(self.floats), wanted=4 * self.model.num_floats)
+        if not np.isfinite(np.frombuffer(self.floats, "<f4")).all():
+            raise LocalError("floats", got="one that is not finite")
 
     @classmethod
     def of(
@@ -104,10 +112,11 @@ class Artifact:
         onnx_skeleton: bytes,
         provenance: dict[str, str],
         start_edges: tuple[int, ...] = (),
+        floats: bytes = b"",
     ) -> Artifact:
         """Puts a trained network together; rebuilds its weights once for their hash."""
         weights = weights_sha256(rebuild(model, mask))
-        return cls(model, mask, onnx_skeleton, weights, provenance, start_edges)
+        return cls(model, mask, onnx_skeleton, weights, provenance, start_edges, floats)
 
     def weights(self) -> NDArray[np.float32]:
         """Rebuilds the weights.
@@ -124,6 +133,15 @@ class Artifact:
                 "hash of the rebuilt weights", got=got.hex()[:16], wanted=self.weights_sha256.hex()[:16]
             )
         return weights
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Returns all tensors of the network by name: the rebuilt weights, then the floats.
+
+        Raises:
+            MalformedArtifact: If the weights are not those that the file was made from.
+        """
+        floats = np.frombuffer(self.floats, "<f4").astype(np.float32, copy=False)
+        return named_tensors(self.model, self.weights(), floats)
 
     def to_bytes(self) -> bytes:
         """Returns the file."""
@@ -163,6 +181,7 @@ def sizes_in_file(data: bytes) -> dict[str, int]:
         "weights_sha256": len(proto.weights_sha256),
         "provenance": pb.Artifact(provenance=proto.provenance).ByteSize(),
         "start_edges": pb.Artifact(start_edges=proto.start_edges).ByteSize(),
+        "floats": len(proto.floats),
     }
     return {**sizes, "framing": len(data) - sum(sizes.values())}
 
@@ -194,6 +213,7 @@ def _to_proto(artifact: Artifact) -> pb.Artifact:
         weights_sha256=artifact.weights_sha256,
         provenance=artifact.provenance,
         start_edges=artifact.start_edges,
+        floats=artifact.floats,
     )
 
 
@@ -206,6 +226,7 @@ def _from_proto(proto: pb.Artifact) -> Artifact:
         weights_sha256=proto.weights_sha256,
         provenance=dict(proto.provenance),
         start_edges=edges,
+        floats=proto.floats,
     )
 
 

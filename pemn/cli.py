@@ -1,4 +1,4 @@
-"""The `pemn` command: looks into models and runs them."""
+"""The `pemn` command: trains models, looks into them and runs them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pemn import __version__
 from pemn.console import Parser, run
+from pemn.data.extras import provided_by
 
 # The modules of `pemn.commands` are imported when their command is run: each needs other packages.
 
@@ -27,6 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["train"]:  # has options of its own, from flags, environment and TOML file
+        with provided_by("server"):
+            from pemn.commands.train import train
+        return train(arguments[1:])
     parsed = _parser().parse_args(arguments)
     command: str = parsed.command
     if command == "predict":
@@ -51,7 +56,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _parser() -> Parser:
     common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser = Parser(prog="pemn", description="Looks into models of PEMN and runs them.")
+    parser = Parser(prog="pemn", description="Trains models of PEMN, looks into them and runs them.")
     parser.add_argument("--version", action="version", version=f"pemn {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -82,6 +87,7 @@ def _parser() -> Parser:
     )
     export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
 
+    commands.add_parser("train", help="train a masked network on this machine", add_help=False)
     verify = commands.add_parser("verify", parents=[common], help="check hashes and rebuild the weights")
     _add_model(verify, ".pemn file")
     return parser

@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     PARTITION = 3
     BATCHES = 4
     SPLIT = 5
+    SCORES = 6
 
 
 def word(key: int, index: int) -> int:
@@ -99,15 +100,17 @@ def uint16s(key: int, start: int, count: int) -> NDArray[np.uint16]:
     return halves[start - 4 * first :][:count].astype(np.uint16, copy=False)
 
 
-def signs(key: int, count: int) -> NDArray[np.bool_]:
+def signs(key: int, start: int, count: int) -> NDArray[np.bool_]:
     """Returns random bits, 64 a word, lowest bit first; True means a negative sign.
 
     Returns:
         bool [count].
     """
-    raw = words(key, 0, -(-count // 64)).astype("<u8", copy=False).view(np.uint8)
-    bits = np.unpackbits(raw[: -(-count // 8)], bitorder="little", count=count)
-    return bits.astype(np.bool_)
+    first, last = start // 64, -(-(start + count) // 64)
+    raw = words(key, first, last - first).astype("<u8", copy=False).view(np.uint8)
+    skip = start - 64 * first
+    bits = np.unpackbits(raw[skip // 8 :], bitorder="little", count=skip % 8 + count)[skip % 8 :]
+    return bits.view(np.bool_)
 
 
 def permutation(key: int, count: int) -> NDArray[np.int64]:

@@ -3,8 +3,8 @@
 A runtime trusts what it opens: a tensor may name any file of the machine, or an address in memory, as the place of
 its data. `read` therefore refuses everything that a network of PEMN does not need: data outside the file, sparse
 tensors, functions, subgraphs, training graphs and operators outside the ONNX standard. One exception is the skeleton
-of an artifact: its masked weights are declared as external data at `WEIGHTS_LOCATION`, which is no file; whoever
-opens a skeleton puts the rebuilt weights in their place (`check_skeleton`).
+of an artifact: its masked weights and trained floats are declared as external data at `WEIGHTS_LOCATION`, which is no
+file; whoever opens a skeleton puts the rebuilt weights and the floats in their place (`check_skeleton`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ CONTRACT_KEY = "pemn.input"
 """Metadata key under which an ONNX file carries its input contract, as JSON."""
 
 WEIGHTS_LOCATION = "pemn.weights"
-"""Where a skeleton says that its masked weights are."""
+"""Where a skeleton says that its masked weights and floats are."""
 
 MAX_FILE_BYTES = limits.MAX_SKELETON_BYTES + 4 * limits.MAX_PARAMS
 """The longest ONNX file: a graph and its weights as float32."""
@@ -49,7 +49,7 @@ class Tensor:
         shape: Its sizes.
         data_type: ONNX's number of its type.
         num_bytes: What it takes in the file.
-        external: Whether it is a masked weight of a skeleton, without data.
+        external: Whether it is a weight or a float of a skeleton, without data.
     """
 
     name: str
@@ -119,19 +119,18 @@ def read(data: bytes) -> Graph:
 
 
 def check_skeleton(graph: Graph, model: ModelSpec) -> None:
-    """Checks that exactly the masked weights of a network are missing from a graph.
+    """Checks that exactly the masked weights and the floats of a network are missing from a graph.
 
     Raises:
         MalformedArtifact: If not, or if the graph has another input or output than the network.
     """
     got = {tensor.name: tensor for tensor in graph.tensors if tensor.external}
-    wanted = {layer.name: layer for layer in model.layers}
-    if wrong := sorted(got.keys() ^ wanted.keys()):
-        raise MalformedArtifact("masked weights of an ONNX skeleton", got=sorted(got), where=wrong[0])
-    for name, layer in wanted.items():
-        if got[name].shape != layer.shape or got[name].data_type != FLOAT32:
+    if wrong := sorted(got.keys() ^ model.shapes.keys()):
+        raise MalformedArtifact("weights of an ONNX skeleton", got=sorted(got), where=wrong[0])
+    for name, shape in model.shapes.items():
+        if got[name].shape != shape or got[name].data_type != FLOAT32:
             raise MalformedArtifact(
-                "masked weight of an ONNX skeleton", got=got[name].shape, wanted=layer.shape, where=name
+                "weight of an ONNX skeleton", got=got[name].shape, wanted=shape, where=name
             )
     _check_ends(graph, model.input)
 
@@ -143,7 +142,7 @@ def contract_of(graph: Graph) -> InputContract:
         MalformedArtifact: If it has none, a wrong one, or weights that are not in it.
     """
     if missing := [tensor.name for tensor in graph.tensors if tensor.external]:
-        raise MalformedArtifact("ONNX file without its masked weights", where=missing[0])
+        raise MalformedArtifact("ONNX file without its weights", where=missing[0])
     text = graph.metadata.get(CONTRACT_KEY)
     if text is None:
         raise MalformedArtifact("ONNX file that PEMN has not written", wanted=f"metadata {CONTRACT_KEY!r}")

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pemn.distribution import Distribution, draw
 from pemn.errors import ConfigError
-from pemn.generator import Purpose, child, signs
+from pemn.generator import Purpose, child
 
 _RP = re.compile(r"rp:([0-9.]+(?:e-?[0-9]+)?)")
 
@@ -102,16 +103,19 @@ def unique_values(strategy: Strategy, shapes: Sequence[tuple[int, ...]]) -> int:
     return sum(longest.values())
 
 
-def values(seed: int, source: Source, count: int) -> NDArray[np.float16]:
-    """Returns the first `count` distinct values of a source: the signed constant, +1 or -1.
+def values(
+    seed: int, source: Source, distribution: Distribution, start: int, count: int
+) -> NDArray[np.float16]:
+    """Returns values `start .. start + count - 1` of a source; `start + count` is at most `source.period`.
 
     Args:
         seed: The run's seed, 0 .. 2^64-1.
         source: Which stream.
-        count: How many, at most `source.period`.
+        distribution: What its values look like.
+        start: First value.
+        count: How many.
 
     Returns:
         float16 [count].
     """
-    negative = signs(child(seed, Purpose.WEIGHTS, source.stream), count)
-    return np.where(negative, np.float16(-1.0), np.float16(1.0))
+    return draw(distribution, child(seed, Purpose.WEIGHTS, source.stream), start, count)

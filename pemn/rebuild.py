@@ -34,7 +34,7 @@ def layer_values(spec: ModelSpec, index: int) -> NDArray[np.float32]:
         float32 [min(period, size of the layer)].
     """
     layer, source = spec.layers[index], spec.sources[index]
-    short = values(spec.seed, source, min(source.period, layer.size))
+    short = values(spec.seed, source, spec.distribution, 0, min(source.period, layer.size))
     return short.astype(np.float32) * np.float32(layer.scale)
 
 
@@ -70,6 +70,24 @@ def rebuild(spec: ModelSpec, mask: Mask) -> NDArray[np.float32]:
         _fill(out[begin:end], _tile(spec, index, layer, source), mask.layer(index))
         begin = end
     return out
+
+
+def named_tensors(
+    spec: ModelSpec, weights: NDArray[np.float32], floats: NDArray[np.float32]
+) -> dict[str, NDArray[np.float32]]:
+    """Returns the tensors of a network by name, as views.
+
+    Args:
+        spec: The network.
+        weights: float32 [n], layer after layer, as `rebuild` returns them.
+        floats: float32 [spec.num_floats], tensor after tensor.
+    """
+    layers = np.split(weights, np.cumsum(spec.sizes)[:-1])
+    rest = np.split(floats, np.cumsum([tensor.size for tensor in spec.floats])[:-1])
+    named = {layer.name: part.reshape(layer.shape) for layer, part in zip(spec.layers, layers, strict=True)}
+    return named | {
+        tensor.name: part.reshape(tensor.shape) for tensor, part in zip(spec.floats, rest, strict=False)
+    }
 
 
 def weights_sha256(weights: NDArray[np.float32]) -> bytes:

@@ -33,6 +33,10 @@ class StartSettings(BaseSettings):
         default=None,
         description="folder that keeps the seed, the network and the public state; pemn-store-I if not given",
     )
+    model: str | None = Field(
+        default=None,
+        description="network from code that is installed here, PKG:FACTORY or timm:NAME, if the run's is one",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to train")
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="torch threads; cores divided by local processes if not given"

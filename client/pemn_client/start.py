@@ -28,7 +28,9 @@ def start(settings: StartSettings) -> None:
     set_threads(settings.threads, num_processes=settings.num_slots + 1 if shares_machine else 1)
     choose_device(settings.device)  # here, where a wrong one stops nobody else
     store = FileStore(settings.store or Path(f"pemn-store-{settings.slot}"))
-    factory = TrainerFactory(settings.dataset, settings.data_dir, settings.num_slots, settings.device)
+    factory = TrainerFactory(
+        settings.dataset, settings.data_dir, settings.num_slots, settings.device, settings.model
+    )
     node = Node(settings.slot, store, factory)
     app, context = client_app(lambda _: node), node_context(settings.slot, settings.num_slots)
     link = LinkClient(

@@ -32,12 +32,14 @@ class TrainerFactory:
         data_dir: Where they lie.
         num_slots: How many shares this client believes there are; None takes the run's.
         device: `auto`, `cpu` or `cuda`.
+        model: The network from installed code (`PKG:FACTORY`, `timm:NAME`) that the run may use, if any.
     """
 
     dataset: str | None = None
     data_dir: Path | None = None
     num_slots: int | None = None
     device: str = "auto"
+    model: str | None = None
 
     def __call__(self, spec: Spec, slot: int) -> Trainer:
         """Returns the trainer of one slot.
@@ -52,7 +54,7 @@ class TrainerFactory:
             raise WrongSpec("data set", got=self.dataset, wanted=plan.dataset, where="the run's spec")
         if self.num_slots is not None and self.num_slots != plan.num_slots:
             raise WrongSpec("shares", got=self.num_slots, wanted=plan.num_slots, where="the run's spec")
-        check_model(spec.model)
+        check_model(spec.model, self.model)
         data = _load(plan.dataset, self.data_dir)
         if (
             data.images.shape[1:] != spec.model.input.shape

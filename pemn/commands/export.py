@@ -27,9 +27,7 @@ def export(path: Path, form: str, output: Path) -> int:
     artifact = Artifact.from_bytes(read_model_file(path))
     if output.exists() and output.samefile(path):
         raise ConfigError("output would replace the model that it is made from", where=output)
-    artifact.weights()  # for its check: no file is made from weights that nobody trained
-    make = packed if form == "packed" else dense
-    data = make(artifact.onnx_skeleton, artifact.model, artifact.mask)
+    data = (packed if form == "packed" else dense)(artifact)
     write_atomic(output, data)
     print(f"{output}: {len(data):,} bytes, {form} ONNX of {artifact.model.num_params:,} weights")
     return 0

@@ -104,13 +104,11 @@ class Model:
 
 
 def _inject(options: Any, artifact: Artifact) -> list[NDArray[np.float32]]:
-    """Hands a session the rebuilt weights in place of those that the skeleton only declares; returns them."""
-    layers = artifact.model.layers
-    parts = np.split(artifact.weights(), np.cumsum(artifact.model.sizes)[:-1])
-    weights = [part.reshape(layer.shape) for layer, part in zip(layers, parts, strict=True)]
-    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights]
-    options.add_external_initializers([layer.name for layer in layers], values)
-    return weights
+    """Hands a session weights and floats in place of those that the skeleton only declares; returns them."""
+    tensors = artifact.tensors()
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
+    options.add_external_initializers(list(tensors), values)
+    return list(tensors.values())
 
 
 def _read(path: Path) -> bytes:

@@ -1,6 +1,6 @@
-"""ONNX files: the skeleton of a network, and from it the packed and the dense file.
+"""ONNX files: the skeleton of a network, and from an artifact the packed and the dense file.
 
-`skeleton` needs torch; `packed` and `dense` make their files from a skeleton with the onnx package alone.
+`skeleton` needs torch; `packed` and `dense` make their files with the onnx package alone.
 """
 
 from pemn.errors import ConfigError

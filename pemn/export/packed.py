@@ -1,15 +1,16 @@
-"""Skeleton + mask -> a small ONNX file that rebuilds its weights by itself, from bits.
+"""Artifact -> a small ONNX file that rebuilds its weights by itself, from bits.
 
 Standard nodes named `pemn/...` do what `pemn.rebuild` does. A runtime folds them when it opens the file, so that
-inference costs the same as with a dense file. They select and never compute: runtimes differ in bit operators and in
-the overflow of integers, and some are silently wrong.
+inference costs the same as with a dense file. They select, and multiply once by the layer's scale: runtimes differ in
+bit operators and in the overflow of integers, and some are silently wrong.
 
-    pemn.mask     uint8    packed mask; every layer begins on a byte
-    pemn.signs    uint8    packed signs of the prototype, 1 is negative; every stream begins on a byte
+    pemn.mask       uint8      packed mask; every layer begins on a byte
+    pemn.signs      uint8      packed signs of a signed prototype, 1 is negative; every stream begins on a byte
+    pemn.values     float16    any other prototype, stream after stream
 
-    both          Gather(256 x 8 table of bits), flat, split into layers or streams
-    signs         cut to the layer, or repeated from its first weight on where the prototype is shorter
-    weights       Where(mask, Where(signs, -scale, scale), 0), cut to the layer's size, reshaped
+    mask, signs     Gather(256 x 8 table of bits), flat, split into layers or streams
+    values          Where(signs, -1, 1) or Cast, cut to the layer, or repeated from its first weight on
+    weights         Where(mask, values * scale, 0), cut to the layer's size, reshaped
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from pemn.errors import LocalError
-from pemn.export.parts import finish, parse, replace, tensor
-from pemn.mask import Mask
-from pemn.prototype import Source, values
+from pemn.artifact import Artifact
+from pemn.distribution import Distribution
+from pemn.export.parts import finish, open_skeleton, replace, tensor
+from pemn.prototype import Source
+from pemn.prototype import values as prototype_values
 from pemn.spec import ModelSpec
 
 _BITS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(
@@ -32,57 +34,54 @@ _BITS_OF_BYTES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, 
 )
 
 
-def packed(skeleton: bytes, spec: ModelSpec, mask: Mask) -> bytes:
-    """Returns an ONNX file with one bit a weight and one a value of the prototype.
-
-    Args:
-        skeleton: As `pemn.export.skeleton.skeleton` made it.
-        spec: The network.
-        mask: Which of its weights are kept.
+def packed(artifact: Artifact) -> bytes:
+    """Returns an ONNX file with one bit a weight and the prototype, in one bit or binary16 a value.
 
     Raises:
-        MalformedArtifact: If the skeleton is not the network's.
-        LocalError: If the mask is not.
+        MalformedArtifact: If the artifact's skeleton is no valid ONNX, or its weights are not those that were trained.
     """
-    if mask.sizes != spec.sizes:
-        raise LocalError("mask of another network", got=mask.sizes, wanted=spec.sizes)
-    model = parse(skeleton, spec)
+    spec, mask, tensors = artifact.model, artifact.mask, artifact.tensors()
+    model = open_skeleton(artifact)
     nodes = _Nodes()
     masks = nodes.unpack("mask", [mask.layer(index) for index in range(len(spec.layers))])
-    packed_signs = _packed_signs(spec)
-    streams = dict(zip(packed_signs, nodes.unpack("signs", list(packed_signs.values())), strict=True))
+    streams = _streams(nodes, spec)
     for index, (layer, source) in enumerate(zip(spec.layers, spec.sources, strict=True)):
-        whole = -(-layer.size // 8) * 8
-        stored = packed_signs[source.stream].size * 8
-        signs = streams[source.stream]
+        values, stored = streams[source.stream]
         if source.period < layer.size:
-            signs = nodes.repeat(f"{index}/signs", signs, stored, source.period, whole)
+            values = nodes.repeat(f"{index}/values", values, stored, source.period, layer.size)
         else:
-            signs = nodes.cut(f"{index}/signs", signs, stored, whole)
-        scales = [nodes.constant(np.array(scale, np.float32)) for scale in (-layer.scale, layer.scale)]
-        frozen = nodes.add(f"{index}/frozen", "Where", [signs, *scales])
-        zero = nodes.constant(np.array(0, np.float32))
-        kept = nodes.add(f"{index}/masked", "Where", [masks[index], frozen, zero])
-        flat = nodes.cut(f"{index}/weights", kept, whole, layer.size)
+            values = nodes.cut(f"{index}/values", values, stored, layer.size)
+        scale, zero = (nodes.constant(np.array(number, np.float32)) for number in (layer.scale, 0))
+        frozen = nodes.add(f"{index}/frozen", "Mul", [values, scale])
+        bits = nodes.cut(f"{index}/mask", masks[index], -(-layer.size // 8) * 8, layer.size)
+        flat = nodes.add(f"{index}/masked", "Where", [bits, frozen, zero])
         shape = nodes.constant(np.array(layer.shape, np.int64))
         nodes.add(f"{index}/shape", "Reshape", [flat, shape], output=layer.name)
     replace(model.graph.node, [*nodes.nodes, *model.graph.node])
     model.graph.initializer.extend(nodes.tensors)
+    model.graph.initializer.extend(tensor(part.name, tensors[part.name]) for part in spec.floats)
     return finish(model, spec.input)
 
 
-def _packed_signs(spec: ModelSpec) -> dict[int, NDArray[np.uint8]]:
-    """Returns the signs of as many values of each stream as the network uses."""
+def _streams(nodes: _Nodes, spec: ModelSpec) -> dict[int, tuple[str, int]]:
+    """Returns each stream as a flat float32 value, and how many elements it has: as many as the network uses."""
     used: dict[int, int] = {}
     for source, size in zip(spec.sources, spec.sizes, strict=True):
         used[source.stream] = max(used.get(source.stream, 0), min(source.period, size))
-    signs = {}
-    for stream, count in used.items():
-        prototype = values(spec.seed, Source(stream, count), count)
-        if not np.all(np.abs(prototype) == 1):
-            raise LocalError("prototype that is not made of signs", where=f"stream {stream}")
-        signs[stream] = np.packbits(np.signbit(prototype), bitorder="little")
-    return signs
+    values = [
+        prototype_values(spec.seed, Source(stream, count), spec.distribution, 0, count)
+        for stream, count in used.items()
+    ]
+    if spec.distribution is not Distribution.SIGNED:
+        names = nodes.split("values", tensor("pemn.values", np.concatenate(values)), list(used.values()))
+        return dict(zip(used, zip(names, used.values(), strict=True), strict=True))
+    packed = [np.packbits(np.signbit(part), bitorder="little") for part in values]
+    ends = [nodes.constant(np.array(sign, np.float32)) for sign in (-1, 1)]
+    names = [
+        nodes.add(f"signs/{number}/values", "Where", [signs, *ends])
+        for number, signs in enumerate(nodes.unpack("signs", packed))
+    ]
+    return {stream: (name, 8 * part.size) for stream, name, part in zip(used, names, packed, strict=True)}
 
 
 class _Nodes:
@@ -119,10 +118,20 @@ class _Nodes:
         table = self.constant(_BITS_OF_BYTES, "pemn.bits_of_bytes")
         rows = self.add(f"{name}/rows", "Gather", [table, index], axis=0)
         flat = self.add(f"{name}/bits", "Reshape", [rows, self.constant(np.array([-1], np.int64))])
-        outputs = [f"pemn/{name}/{i}" for i in range(len(parts))]
-        sizes = self.constant(np.array([8 * part.size for part in parts], np.int64))
-        split = onnx.helper.make_node("Split", [flat, sizes], outputs, f"pemn/{name}/split", axis=0)
-        self.nodes.append(split)
+        return self._split(name, flat, [8 * part.size for part in parts])
+
+    def split(self, name: str, stored: onnx.TensorProto, sizes: Sequence[int]) -> list[str]:
+        """Splits a flat tensor into float32 parts of these sizes."""
+        self.tensors.append(stored)
+        flat = self.add(f"{name}/float32", "Cast", [stored.name], to=onnx.TensorProto.FLOAT)
+        return self._split(name, flat, sizes)
+
+    def _split(self, name: str, flat: str, sizes: Sequence[int]) -> list[str]:
+        outputs = [f"pemn/{name}/{i}" for i in range(len(sizes))]
+        lengths = self.constant(np.array(sizes, np.int64))
+        self.nodes.append(
+            onnx.helper.make_node("Split", [flat, lengths], outputs, f"pemn/{name}/split", axis=0)
+        )
         return outputs
 
     def cut(self, name: str, value: str, size: int, wanted: int) -> str:

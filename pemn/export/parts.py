@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from pemn import graph
+from pemn.artifact import Artifact
 from pemn.errors import MalformedArtifact
-from pemn.spec import InputContract, ModelSpec
+from pemn.spec import InputContract
 
 PRODUCER = "pemn"
 
@@ -23,7 +24,7 @@ def tensor(name: str, values: NDArray[np.generic]) -> onnx.TensorProto:
 
 
 def tensor_without_data(name: str, shape: Sequence[int]) -> onnx.TensorProto:
-    """Returns the declaration of a masked float32 weight whose data is elsewhere."""
+    """Returns the declaration of a float32 tensor whose data is elsewhere."""
     declared = onnx.TensorProto(
         name=name,
         dims=shape,
@@ -35,16 +36,16 @@ def tensor_without_data(name: str, shape: Sequence[int]) -> onnx.TensorProto:
     return declared
 
 
-def parse(skeleton: bytes, spec: ModelSpec) -> onnx.ModelProto:
-    """Reads a skeleton and takes the declarations of its masked weights out.
+def open_skeleton(artifact: Artifact) -> onnx.ModelProto:
+    """Reads an artifact's skeleton and takes the declarations without data out.
 
     Raises:
-        MalformedArtifact: If it is not the skeleton of the network.
+        MalformedArtifact: If it is the skeleton of another network.
     """
-    graph.check_skeleton(graph.read(skeleton), spec)
-    model = onnx.load_model_from_string(skeleton)
-    names = {layer.name for layer in spec.layers}
-    replace(model.graph.initializer, [t for t in model.graph.initializer if t.name not in names])
+    graph.check_skeleton(graph.read(artifact.onnx_skeleton), artifact.model)
+    model = onnx.load_model_from_string(artifact.onnx_skeleton)
+    shapes = artifact.model.shapes
+    replace(model.graph.initializer, [t for t in model.graph.initializer if t.name not in shapes])
     return model
 
 

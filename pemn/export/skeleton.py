@@ -1,8 +1,8 @@
-"""torch module -> ONNX graph without its masked weights.
+"""torch module -> ONNX graph without its weights.
 
-The masked weights stay in the graph as initialisers without data, marked as external at `graph.WEIGHTS_LOCATION`: a
-runtime can be handed them (`pemn.device`), and a packed or a dense file is made by putting data in their place
-(`pemn.export.packed`, `pemn.export.dense`), without torch.
+Masked weights and floats stay in the graph as initialisers without data, marked as external at
+`graph.WEIGHTS_LOCATION`: a runtime can be handed them (`pemn.device`), and a packed or a dense file is made by putting
+data in their place (`pemn.export.packed`, `pemn.export.dense`), without torch.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ _NOISY = "torch.onnx._internal.exporter._registration"
 
 
 def skeleton(module: torch.nn.Module, spec: ModelSpec) -> bytes:
-    """Exports a network without its masked weights.
+    """Exports a network, as it predicts, without its weights.
 
     Args:
-        module: As `pemn.training.models.build` made it for the spec; it is left as it is.
+        module: As `pemn.training.networks.build` made it for the spec; it is left as it is.
         spec: Its description.
 
     Returns:
         An ONNX file, the same bytes for the same module: input `image`, output `logits`, both with a free batch.
 
     Raises:
+        ConfigError: If the module has tensors that it does not use, or one under two names.
         LocalError: If the module is not the spec's, or the exporter did not keep its weights as they are.
     """
     probe = _probe(module, spec)
@@ -83,33 +84,38 @@ def skeleton(module: torch.nn.Module, spec: ModelSpec) -> bytes:
 def _probe(module: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
     """Returns a copy with weights that no pass of an exporter can take for something else: random ones."""
     probe = copy.deepcopy(module).cpu().eval()
-    state = probe.state_dict()
-    got = [(name, tuple(tensor.shape)) for name, tensor in state.items()]
-    wanted: list[tuple[str, tuple[int, ...]]] = [(layer.name, layer.shape) for layer in spec.layers]
-    if got != wanted:
-        raise LocalError("module of another network", got=got, wanted=wanted)
+    state = _floating(probe)
+    got = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if got != spec.shapes:
+        raise LocalError("module of another network", got=got, wanted=spec.shapes)
     rng = np.random.default_rng(0)
     with torch.no_grad():
-        for tensor in state.values():
-            tensor.copy_(torch.from_numpy(rng.standard_normal(tuple(tensor.shape), np.float32)))
+        for tensor in state.values():  # positive, as variances are
+            tensor.copy_(torch.from_numpy(rng.uniform(0.5, 1.5, tuple(tensor.shape)).astype(np.float32)))
     return probe
 
 
+def _floating(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Returns the state of a module without its counters, such as those of batch norm."""
+    return {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
+
+
 def _check_weights(model: onnx.ModelProto, probe: torch.nn.Module) -> None:
-    """Checks that the exporter kept every weight, under its name and with its values."""
+    """Checks that the exporter kept every tensor, under its name and with its values."""
     found = {tensor.name: tensor for tensor in model.graph.initializer}
-    for name, tensor in probe.state_dict().items():
-        kept = name in found and np.array_equal(onnx.numpy_helper.to_array(found[name]), tensor.numpy())
-        if not kept:
-            raise LocalError("the exporter dropped or changed a weight", where=name)
+    for name, tensor in _floating(probe).items():
+        if name not in found:
+            raise ConfigError("tensor that the network does not use, or has under two names", where=name)
+        if not np.array_equal(onnx.numpy_helper.to_array(found[name]), tensor.numpy()):
+            raise LocalError("the exporter changed a weight", where=name)
 
 
 def _fold(model: onnx.ModelProto, spec: ModelSpec) -> None:
-    """Takes the masked weights' data out, then folds what is constant without them.
+    """Takes the weights' data out, then folds what is constant without them.
 
     While folding, the weights are inputs of the graph: so nothing that is left can be made of the probe's values.
     """
-    shapes = {layer.name: layer.shape for layer in spec.layers}
+    shapes = spec.shapes
     replace(model.graph.initializer, [t for t in model.graph.initializer if t.name not in shapes])
     for name, shape in shapes.items():
         model.graph.input.append(onnx.helper.make_tensor_value_info(name, graph.FLOAT32, shape))

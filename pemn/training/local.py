@@ -16,7 +16,7 @@ from pemn.federation.levels import HIGHEST, LOWEST, ONE
 from pemn.generator import Purpose, child, permutation
 from pemn.rebuild import frozen_weights
 from pemn.spec import ModelSpec
-from pemn.training.models import build
+from pemn.training.networks import build
 from pemn.wire.messages import Metrics
 from pemn.wire.spec import LocalTraining
 
@@ -116,7 +116,7 @@ def accuracy(
     """Returns the share of images that a model classifies rightly, 0 .. 1.
 
     Args:
-        module: What `pemn.training.models.build` made for the network.
+        module: What `pemn.training.networks.build` made for the network.
         model: The network.
         weights: float32 [n], as `pemn.rebuild.rebuild` returns them.
         images: float32 [N, C, H, W], normalised.

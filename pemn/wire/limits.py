@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 """Raised whenever bytes change their meaning; two ends with different versions do not talk."""
 
 MAX_PARAMS = 1 << 28
 """Masked weights of a network: 268 million."""
 
 MAX_LAYERS = 4096
+MAX_FLOAT_TENSORS = 8192
+MAX_FLOATS = 1 << 24
+"""Floats of a network besides its masked weights: 64 MiB."""
+
 MAX_DIMENSIONS = 8
+MAX_SCALE = 1 << 20
+"""Of a layer: far below where a value times its scale is infinite."""
+
 MAX_CLASSES = 32_768
 MAX_CHANNELS = 64
 MAX_TEXT_BYTES = 256

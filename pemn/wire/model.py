@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import math
 
+from pemn.distribution import Distribution
 from pemn.errors import ConfigError, LocalError, MalformedFrame
 from pemn.prototype import Strategy
-from pemn.spec import InputContract, Layer, ModelSpec
+from pemn.spec import FloatTensor, InputContract, Layer, ModelSpec
 from pemn.wire import limits
 from pemn.wire.checks import check, check_text
 from pemn.wire.v1 import messages_pb2 as pb
+
+_DISTRIBUTIONS = tuple(Distribution)
 
 
 def model_to_proto(model: ModelSpec) -> pb.ModelSpec:
@@ -30,6 +33,8 @@ def model_to_proto(model: ModelSpec) -> pb.ModelSpec:
         layers=layers,
         seed=model.seed,
         strategy=str(model.strategy),
+        distribution=model.distribution,
+        floats=[pb.FloatTensor(name=v.name, shape=v.shape) for v in model.floats],
     )
 
 
@@ -43,8 +48,14 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
     num_params = 0
     for layer in proto.layers:
         check_text(layer.name, "layer name")
+        check(layer.scale <= limits.MAX_SCALE, "scale", got=layer.scale, wanted=f"<= {limits.MAX_SCALE}")
         num_params += math.prod(layer.shape)
         check(num_params <= limits.MAX_PARAMS, "number of weights", wanted=f"<= {limits.MAX_PARAMS}")
+    num_floats = 0
+    for tensor in proto.floats:
+        check_text(tensor.name, "name of floats")
+        num_floats += math.prod(tensor.shape)
+        check(num_floats <= limits.MAX_FLOATS, "number of floats", wanted=f"<= {limits.MAX_FLOATS}")
     contract = proto.input
     check(len(contract.shape) == 3, "input shape", got=list(contract.shape), wanted="3 sizes")
     check(0 < contract.shape[0] <= limits.MAX_CHANNELS, "channels", got=contract.shape[0])
@@ -55,6 +66,12 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
         check_text(name, "class name")
     # -0.0 == 0.0: two byte strings would mean the same network.
     check(all(v != 0 or math.copysign(1, v) > 0 for v in contract.mean), "mean", got=-0.0, wanted=0.0)
+    check(
+        proto.distribution in _DISTRIBUTIONS,
+        "distribution",
+        got=repr(proto.distribution),
+        wanted=", ".join(_DISTRIBUTIONS),
+    )
     try:
         model = ModelSpec(
             architecture=proto.architecture,
@@ -67,6 +84,8 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
             layers=tuple(Layer(v.name, tuple(v.shape), v.scale) for v in proto.layers),
             seed=proto.seed,
             strategy=Strategy.parse(proto.strategy),
+            distribution=Distribution(proto.distribution),
+            floats=tuple(FloatTensor(v.name, tuple(v.shape)) for v in proto.floats),
         )
     except (LocalError, ConfigError) as error:
         raise MalformedFrame(f"network: {error}") from error

@@ -21,11 +21,13 @@ from pemn.wire import limits
 
 _MAX_COUNT = {
     "Layer.shape": limits.MAX_DIMENSIONS,
+    "FloatTensor.shape": limits.MAX_DIMENSIONS,
     "InputContract.shape": 3,
     "InputContract.mean": limits.MAX_CHANNELS,
     "InputContract.std": limits.MAX_CHANNELS,
     "InputContract.class_names": limits.MAX_CLASSES,
     "ModelSpec.layers": limits.MAX_LAYERS,
+    "ModelSpec.floats": limits.MAX_FLOAT_TENSORS,
     "MaskProtocol.start_level_deltas": limits.MAX_START_LEVELS // 2,
     "Artifact.provenance": limits.MAX_PROVENANCE,
     "Artifact.start_edges": limits.MAX_START_EDGES,
@@ -35,6 +37,7 @@ _MAX_COUNT = {
 _MAX_BYTES = {
     "Content.spec": limits.MAX_SPEC_BYTES,
     "Artifact.model": limits.MAX_SPEC_BYTES,
+    "Artifact.floats": 4 * limits.MAX_FLOATS,
     "Artifact.ProvenanceEntry.value": limits.MAX_ERROR_TEXT_BYTES,
     "Error.text": limits.MAX_ERROR_TEXT_BYTES,
 }

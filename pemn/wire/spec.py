@@ -178,6 +178,12 @@ class Spec:
             raise WrongProtocol(
                 "protocol version", got=proto.protocol_version, wanted=limits.PROTOCOL_VERSION, where="spec"
             )
+        check(
+            not proto.model.floats,
+            "floats of a network in a federation",
+            got=len(proto.model.floats),
+            wanted=0,
+        )
         model = model_from_proto(proto.model)
         return cls(
             run_id=proto.run_id,

@@ -17,7 +17,8 @@ from pemn.prototype import Strategy
 from pemn.rebuild import rebuild
 from pemn.spec import to_float32
 from pemn.training.local import accuracy
-from pemn.training.models import build, model_spec
+from pemn.training.models import model_spec
+from pemn.training.networks import build
 from pemn.wire.spec import DataPlan, LocalTraining, MaskProtocol, Spec
 from pemn_server.settings import RunOptions
 
@@ -63,9 +64,17 @@ def make_plan(options: RunOptions) -> Plan:
             where=f"--partition {partition}",
         )
     seed = secrets.randbits(64) if options.seed is None else options.seed
+    model = model_spec(options.model, contract, seed, strategy)
+    if model.floats:
+        raise ConfigError(
+            "network with floats that a mask cannot express",
+            got=", ".join(tensor.name for tensor in model.floats[:8]),
+            wanted="one without biases, trained norms and running statistics",
+            where=options.model,
+        )
     spec = Spec(
         run_id=secrets.randbits(64),
-        model=model_spec(options.model, contract, seed, strategy),
+        model=model,
         protocol=MaskProtocol(
             step=max(1, round(options.step * ONE)),
             eta_num=round(options.server_step * _ETA_DEN),

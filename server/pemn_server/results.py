@@ -19,7 +19,7 @@ from pemn.ledger import Direction, Ledger
 from pemn.mask import Mask
 from pemn.rebuild import rebuild, weights_sha256
 from pemn.report import render
-from pemn.training.models import build
+from pemn.training.networks import build
 from pemn.wire.spec import Spec
 from pemn_server.run import Outcome, fedavg_bytes
 from pemn_server.settings import RunOptions
@@ -50,13 +50,13 @@ def write_results(
         "rounds": str(outcome.state.public.round),
     }
     artifact = Artifact.of(model, mask, graph, provenance, start_edges(spec.protocol))
-    files = {MODEL_NAME: artifact.to_bytes(), ONNX_NAME: packed(graph, model, mask)}
+    files = {MODEL_NAME: artifact.to_bytes(), ONNX_NAME: packed(artifact)}
     for name, data in files.items():
         write_atomic(folder / name, data)
     model_bytes = {
         "pemn": len(files[MODEL_NAME]),
         "onnx_packed": len(files[ONNX_NAME]),
-        "onnx_dense": len(dense(graph, model, mask)),
+        "onnx_dense": len(dense(artifact)),
     }
     summary = summarise(options, spec, mask, outcome, ledger, wire_source, model_bytes)
     page = render(summary, [asdict(entry) for entry in ledger.entries], images_by_slot=outcome.images)

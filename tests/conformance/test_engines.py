@@ -151,7 +151,7 @@ def test_the_onnx_file_is_the_same_network(run: Run) -> None:
 def test_the_weights_inside_the_onnx_files_are_the_same(run: Run, tmp_path: Path) -> None:
     """What ONNX Runtime has rebuilt is hashed, and its logits are those of the dense file, exactly."""
     artifact = Artifact.from_bytes((run.folder / "model.pemn").read_bytes())
-    whole = dense(artifact.onnx_skeleton, artifact.model, artifact.mask)
+    whole = dense(artifact)
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC

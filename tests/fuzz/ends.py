@@ -250,7 +250,7 @@ class FileEnd:
 
     def take(self, data: bytes) -> Taken:
         artifact = Artifact.from_bytes(data)
-        artifact.weights()
+        artifact.tensors()
         return OpenedFile(artifact, data)
 
 
@@ -276,7 +276,8 @@ class OpenedFile:
             sorted(artifact.provenance.items()),
             artifact.start_edges,
         )
-        return _hash(parts, artifact.mask.packed.tobytes(), artifact.onnx_skeleton, self._deflated())
+        arrays = artifact.mask.packed.tobytes(), artifact.floats, artifact.onnx_skeleton, self._deflated()
+        return _hash(parts, *arrays)
 
     def _deflated(self) -> bytes:
         return pb.Artifact.FromString(self.data[_HEAD_BYTES:-SHA256_BYTES]).onnx_skeleton

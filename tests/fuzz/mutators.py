@@ -6,7 +6,9 @@ mutant then gets the old seal, a resealed one a right seal, and right hashes of 
 
 from __future__ import annotations
 
+import math
 import random
+import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -219,6 +221,40 @@ def _edges(frame: Frame, others: Sequence[Frame], draw: random.Random) -> bytes 
     return write(frame, proto)
 
 
+_NUMBERS = 0.0, -0.0, 1.0, 1e-45, 3.4e38, math.inf, -math.inf, math.nan
+_SIZES = 0, 1, 2, 7, 1 << 12, 1 << 24, (1 << 32) - 1
+
+
+def _floats(frame: Frame, others: Sequence[Frame], draw: random.Random) -> bytes | None:
+    """Changes the floats of a file or what is said of them; gives some to a network that may have none."""
+    proto = read(frame, body(frame))
+    if not isinstance(frame.end, FileEnd):
+        spec = proto if isinstance(frame.end, StoreEnd) else proto.spec
+        if not spec.HasField("model"):
+            return None
+        spec.model.floats.add(name="bias", shape=[draw.choice(_SIZES)])
+        return write(frame, proto)
+    floats, told = proto.model.floats, bytearray(proto.floats)
+    kind = draw.choice(("number", "number", "length", "shape", "name", "more", "fewer"))
+    if kind == "number" and told:
+        at = draw.randrange(len(told) // 4) * 4
+        told[at : at + 4] = struct.pack("<f", draw.choice(_NUMBERS))
+    elif kind == "length":
+        told = told[: -draw.choice((1, 4))] if draw.random() < 0.5 else told + bytes(draw.choice((1, 4)))
+    elif kind == "shape" and floats:
+        shape = draw.choice(floats).shape
+        shape[:] = draw.choice(([], [1], [*shape, 1], shape[::-1], [draw.choice(_SIZES)], [1] * 9, [2] * 25))
+    elif kind == "name" and floats:
+        draw.choice(floats).name = draw.choice(("", "gain", proto.model.layers[0].name, "x" * 257))
+    elif kind == "fewer" and floats:
+        del floats[draw.randrange(len(floats))]
+    else:
+        floats.add(name=draw.choice(("more", "gain")))
+        told += bytes(draw.choice((0, 4)))
+    proto.floats = bytes(told)
+    return write(frame, proto)
+
+
 # What there is.
 
 KINDS: dict[str, tuple[Mutator, ...]] = {
@@ -236,6 +272,7 @@ KINDS: dict[str, tuple[Mutator, ...]] = {
     ),
     "graph": (_graph,),
     "wrong edges": (_edges,),
+    "wrong floats": (_floats,),
     "coded sequence": (
         with_sequence(lambda code, data, draw: sequences.damage(data, draw)),
         with_sequence(sequences.rewrite),

@@ -20,7 +20,7 @@ from tests.fuzz.campaign import Campaign, coded_by
 from tests.fuzz.mutators import KINDS
 from tests.fuzz.worlds import Frame, frames
 
-WORLDS = "one", "tiny", "small", "twin", "deep"
+WORLDS = "one", "tiny", "small", "twin", "deep", "normal"
 NUM_MUTANTS = {"integers": 1600, "lanes": 300, "numba": 300}
 SLOW = "lanes"  # with the few lanes that small networks have
 _NUMBA = importlib.util.find_spec("numba") is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 
 from pemn import graph
 from pemn.artifact import Artifact
+from pemn.distribution import Distribution
 from pemn.errors import OutOfSync
 from pemn.federation.levels import HIGHEST, LOWEST, normal_start_levels
 from pemn.federation.public import PublicState
 from pemn.federation.release import start_edges
 from pemn.methods.mask import MaskClient, MaskServer, ServerState
 from pemn.onnx.v1 import onnx_pb2
-from pemn.spec import ModelSpec
+from pemn.spec import FloatTensor, ModelSpec
 from pemn.wire.messages import Content, Failure, Metrics, Update, encode
 from pemn.wire.spec import Spec
 from tests.fuzz.ends import ClientEnd, End, FileEnd, ServerEnd, StoreEnd
@@ -144,6 +146,10 @@ def _files(name: str, server: MaskServer, state: ServerState) -> Iterator[Frame]
     yield Frame(name, "artifact", released.to_bytes(), end)
     plain = replace(released, provenance={}, start_edges=())
     yield Frame(name, "artifact", plain.to_bytes(), end)
+    with_floats = replace(model, floats=FLOATS)
+    floats = np.random.default_rng(model.seed).standard_normal(with_floats.num_floats).astype("<f4").tobytes()
+    trained = replace(plain, model=with_floats, onnx_skeleton=skeleton(with_floats), floats=floats)
+    yield Frame(name, "artifact with floats", trained.to_bytes(), end)
 
 
 def skeleton(model: ModelSpec) -> bytes:
@@ -151,11 +157,11 @@ def skeleton(model: ModelSpec) -> bytes:
     proto = onnx_pb2.Model(producer_name="fuzz")
     proto.opset_import.add(version=20)
     proto.graph.node.add(op_type="Gemm", name="head")
-    for layer in model.layers:
-        tensor = proto.graph.initializer.add(name=layer.name, dims=layer.shape, data_type=graph.FLOAT32)
+    for tensor_name, shape in model.shapes.items():
+        tensor = proto.graph.initializer.add(name=tensor_name, dims=shape, data_type=graph.FLOAT32)
         tensor.data_location = _EXTERNAL
         tensor.external_data.add(key="location", value=graph.WEIGHTS_LOCATION)
-        tensor.external_data.add(key="length", value=str(4 * layer.size))
+        tensor.external_data.add(key="length", value=str(4 * math.prod(shape)))
     ends = (
         (proto.graph.input.add(name=graph.INPUT_NAME), model.input.shape),
         (proto.graph.output.add(name=graph.OUTPUT_NAME), (model.num_classes,)),
@@ -168,13 +174,21 @@ def skeleton(model: ModelSpec) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def _spec(*shapes: tuple[int, ...], run_id: int, spread: float = 3.0, step: int = 32768) -> Spec:
-    spec = run_spec(
-        model_spec(*shapes, seed=run_id), num_slots=4, step=step, spread=spread, eta=(1, 1), run_id=run_id
-    )
+def _spec(
+    *shapes: tuple[int, ...],
+    run_id: int,
+    spread: float = 3.0,
+    step: int = 32768,
+    distribution: Distribution = Distribution.SIGNED,
+) -> Spec:
+    model = replace(model_spec(*shapes, seed=run_id), distribution=distribution)
+    spec = run_spec(model, num_slots=4, step=step, spread=spread, eta=(1, 1), run_id=run_id)
     levels = normal_start_levels(spread, 8) if len(shapes) == 1 else spec.protocol.start_levels
     return replace(spec, protocol=replace(spec.protocol, start_levels=levels))
 
+
+FLOATS = (FloatTensor("norm.running_var", (3, 2)), FloatTensor("gain", ()), FloatTensor("norm.bias", (5,)))
+"""What the last file of every world has besides its weights."""
 
 NINE = ((100, 20), (30, 30), (70, 10), (50, 10), (20, 20), (30, 10), (150,), (40,), (10,))
 
@@ -184,9 +198,10 @@ SPECS = {
     "small": (_spec((40, 24), (24, 10), run_id=3), 4),
     "twin": (_spec((40, 24), (24, 11), run_id=3), 2),  # of the same run id: only n differs
     "deep": (_spec(*NINE, run_id=4, step=350), 4),
+    "normal": (_spec((12, 9), (10, 12), run_id=6, distribution=Distribution.NORMAL), 2),
     "large": (_spec((280, 250), run_id=5, step=900), 2),
 }
-"""Networks of 1, 50, 1,200, 1,224, 5,000 and 70,000 weights, and how many rounds each runs."""
+"""Networks of 1, 50, 1,200, 1,224, 5,000, 228 and 70,000 weights, and how many rounds each runs."""
 
 
 def frames(*names: str) -> list[Frame]:

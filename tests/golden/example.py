@@ -33,9 +33,10 @@ MODEL: Message = {
     ],
     "seed": 0x0123456789ABCDEF,
     "strategy": "rp:0.3",
+    "distribution": "signed",
 }
 SPEC: Message = {
-    "protocol_version": 2,
+    "protocol_version": 3,
     "run_id": RUN_ID,
     "model": MODEL,
     "protocol": {"step": 16384, "eta_num": 2, "eta_den": 3, "start_level_deltas": [3277, 6553, 9831, 9830]},
@@ -50,6 +51,13 @@ METRICS: list[Message] = [
 ]
 PROVENANCE = [{"key": "dataset", "value": "example"}, {"key": "note", "value": ""}]
 CLIENT_ID = bytes(range(16))
+DISTRIBUTIONS = ("signed", "uniform", "normal")
+WITH_FLOATS: Message = {
+    **MODEL,
+    "distribution": "normal",
+    "floats": [{"name": "linear1.bias", "shape": [5]}, {"name": "gain"}],
+}
+FLOATS = [0.5, -1.0, 0.0, 2.0**-20, 1.5, 2.0]
 
 
 def trained(slot: int, q: list[int]) -> list[int]:
@@ -79,8 +87,8 @@ def ack_of(round_: int, slot: int, k: list[int]) -> bytes:
     return content(ack=ack)
 
 
-def frozen() -> list[float]:
-    return r.frozen_weights(MODEL["seed"], MODEL["strategy"], SHAPES, SCALES)
+def frozen(distribution: str = MODEL["distribution"]) -> list[float]:
+    return r.frozen_weights(MODEL["seed"], MODEL["strategy"], distribution, SHAPES, SCALES)
 
 
 def stored(data: bytes) -> bytes:
@@ -110,7 +118,7 @@ def example() -> dict[str, bytes]:
     first = {"run_id": RUN_ID, "base_round": 0, "round": 0, "state_hash": hash_0, "moves": b""}
     out = {
         "spec": encode("Spec", SPEC),
-        "frozen weights": struct.pack(f"<{rule.num_params}f", *frozen()),
+        **{f"{kind} weights": struct.pack(f"<{rule.num_params}f", *frozen(kind)) for kind in DISTRIBUTIONS},
         "q of round 0": uint16s(q_0),
         "hash of the state of round 0": hash_0,
         "mask of round 0": r.packed_mask(r.state_mask(q_0), SHAPES),
@@ -148,7 +156,7 @@ def example() -> dict[str, bytes]:
     error = {"code": 47, "text": "no spec of this run"}
     task = content(broadcast=second)
     part = {"message_id": 3, "size": len(task), "action": "query", "offset": 0, "data": task}
-    hello = {"protocol_version": 2, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
+    hello = {"protocol_version": 3, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
     return out | {
         "tally": struct.pack(f"<{rule.num_params}b", *map(sum, zip(*votes, strict=True))),
         "p_hat after round 1": struct.pack(f"<{rule.num_params}i", *p_hat),
@@ -163,6 +171,8 @@ def example() -> dict[str, bytes]:
         "answer: error": content(error=error),
         "link: hello of slot 1": encode("SessionRequest", {"hello": hello}),
         "link: query after round 1": encode("SessionResponse", {"part": part}),
+        "network with floats": encode("ModelSpec", WITH_FLOATS),
+        "its floats": struct.pack(f"<{len(FLOATS)}f", *FLOATS),
     }
 
 

@@ -10,6 +10,7 @@ import math
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from tests.golden.reference_bytes import Bits, check, clip, pack
 from tests.golden.reference_codes import Context, Decisions, Decoder, blocks, encode_decisions, log2
@@ -74,11 +75,33 @@ def sources(strategy: str, shapes: Sequence[Shape]) -> list[tuple[int, int]]:
     return [(sizes.index(longest), period) for _ in shapes]
 
 
-def frozen_weights(seed: int, strategy: str, shapes: Sequence[Shape], scales: Sequence[float]) -> list[float]:
+def binary16(value: float) -> float:
+    rounded: float = struct.unpack("<e", struct.pack("<e", value))[0]
+    return rounded
+
+
+UNIFORM_STEP: float = struct.unpack(">f", bytes.fromhex("37ddb3d7"))[0]
+
+
+def normal_entry(u: int) -> float:
+    return binary16(NormalDist().inv_cdf((u + 0.5) / 65536))
+
+
+def values(distribution: str, key: int, count: int) -> list[float]:
+    if distribution == "signed":
+        return [-1.0 if negative else 1.0 for negative in signs(key, count)]
+    if distribution == "uniform":
+        return [binary16(float32((2 * u - 65535) * UNIFORM_STEP)) for u in integers(key, count)]
+    return [normal_entry(u) for u in integers(key, count)]
+
+
+def frozen_weights(
+    seed: int, strategy: str, distribution: str, shapes: Sequence[Shape], scales: Sequence[float]
+) -> list[float]:
     weights = []
     for (stream, period), shape, scale in zip(sources(strategy, shapes), shapes, scales, strict=True):
-        negative = signs(child(seed, WEIGHTS, stream), period)
-        weights += [(-1.0 if negative[i % period] else 1.0) * scale for i in range(math.prod(shape))]
+        generated = values(distribution, child(seed, WEIGHTS, stream), period)
+        weights += [float32(generated[i % period] * scale) for i in range(math.prod(shape))]
     return weights
 
 

@@ -19,11 +19,12 @@ from tests.golden.reference_bytes import Reader, Refused, check, varint
 
 Message = dict[str, Any]
 
-MAX_PARAMS, MAX_ROUND, MAX_SLOTS, MAX_TEXT = 1 << 28, (1 << 31) - 1, 1 << 20, 256
+MAX_PARAMS, MAX_FLOATS, MAX_ROUND, MAX_SLOTS, MAX_TEXT = 1 << 28, 1 << 24, (1 << 31) - 1, 1 << 20, 256
 
 # Field number, name and type, from the tables of the document; `*` is a list, `?` a message that may be missing.
 SCHEMA: dict[str, list[tuple[int, str, str]]] = {
     "Layer": [(1, "name", "string"), (2, "shape", "uint32*"), (3, "scale", "float")],
+    "FloatTensor": [(1, "name", "string"), (2, "shape", "uint32*")],
     "InputContract": [
         (1, "shape", "uint32*"),
         (2, "mean", "float*"),
@@ -36,6 +37,8 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (3, "layers", "Layer*"),
         (4, "seed", "fixed64"),
         (5, "strategy", "string"),
+        (6, "distribution", "string"),
+        (7, "floats", "FloatTensor*"),
     ],
     "MaskProtocol": [
         (1, "step", "uint32"),
@@ -93,6 +96,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (4, "weights_sha256", "bytes"),
         (5, "provenance", "Entry*"),
         (6, "start_edges", "uint32*"),
+        (7, "floats", "bytes"),
     ],
     "Entry": [(1, "key", "string"), (2, "value", "string")],
     "Hello": [
@@ -286,9 +290,17 @@ def check_model(model: Message) -> None:
         shape = layer.get("shape", [])
         check(1 <= len(shape) <= 8 and min(shape) >= 1, "shape of a layer")
         scale = layer.get("scale", 0.0)
-        check(math.isfinite(scale) and scale > 0, "scale")
+        check(0 < scale <= 1 << 20, "scale")
     check(sum(math.prod(layer["shape"]) for layer in layers) <= MAX_PARAMS, "number of weights")
-    check(len({layer["name"] for layer in layers}) == len(layers), "names of layers")
+    floats = model.get("floats", [])
+    check(len(floats) <= 8192, "number of float tensors")
+    for tensor in floats:
+        _text(tensor.get("name", ""))
+        shape = tensor.get("shape", [])
+        check(len(shape) <= 8 and 0 not in shape, "shape of floats")
+    check(num_floats(model) <= MAX_FLOATS, "number of floats")
+    tensors = layers + floats
+    check(len({tensor["name"] for tensor in tensors}) == len(tensors), "names of tensors")
     contract = model.get("input", {})
     shape, mean, std = (contract.get(name, []) for name in ("shape", "mean", "std"))
     check(len(shape) == 3 and 1 <= shape[0] <= 64 and 1 <= math.prod(shape) <= MAX_PARAMS, "input")
@@ -300,6 +312,11 @@ def check_model(model: Message) -> None:
     for name in names:
         _text(name)
     check_strategy(model.get("strategy", ""))
+    check(model.get("distribution") in ("signed", "uniform", "normal"), "distribution")
+
+
+def num_floats(model: Message) -> int:
+    return sum(math.prod(tensor.get("shape", [])) for tensor in model.get("floats", []))
 
 
 def levels_of(protocol: Message) -> tuple[int, ...]:
@@ -311,8 +328,9 @@ def levels_of(protocol: Message) -> tuple[int, ...]:
 
 
 def check_spec(spec: Message) -> None:
-    check(spec.get("protocol_version") == 2, "protocol version")
+    check(spec.get("protocol_version") == 3, "protocol version")
     check_model(spec.get("model", {}))
+    check("floats" not in spec["model"], "floats in a federation")
     protocol, training, data = (spec.get(name, {}) for name in ("protocol", "training", "data"))
     for field, least in (("step", 256), ("eta_num", 1), ("eta_den", 1)):
         _within(protocol, field, least, 65535)
@@ -406,14 +424,14 @@ def rule_of(spec: Message) -> Rule:
 
 
 def encode_artifact(artifact: Message) -> bytes:
-    body = b"PEMN\x00\x02" + encode("Artifact", artifact)
+    body = b"PEMN\x00\x03" + encode("Artifact", artifact)
     return body + hashlib.sha256(body).digest()
 
 
 def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
     """Message, mask bits and inflated skeleton."""
     body, digest = data[:-32], data[-32:]
-    check(body.startswith(b"PEMN\x00\x02") and hashlib.sha256(body).digest() == digest, "frame")
+    check(body.startswith(b"PEMN\x00\x03") and hashlib.sha256(body).digest() == digest, "frame")
     artifact = decode("Artifact", body[6:])
     check_model(artifact.get("model", {}))
     check(len(artifact.get("weights_sha256", b"")) == 32, "hash of the weights")
@@ -424,6 +442,9 @@ def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
     inflate = zlib.decompressobj(wbits=-15)
     skeleton = inflate.decompress(artifact.get("onnx_skeleton", b""))
     check(inflate.eof and not inflate.unused_data, "end of the skeleton")
+    floats = artifact.get("floats", b"")
+    check(len(floats) == 4 * num_floats(artifact["model"]), "bytes of floats")
+    _finite(list(struct.unpack(f"<{len(floats) // 4}f", floats)))
     entries = artifact.get("provenance", [])
     keys = [entry["key"].encode() for entry in entries]
     check(len(keys) <= 64 and keys == sorted(set(keys)), "provenance")

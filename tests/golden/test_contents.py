@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,18 @@ from hypothesis import strategies as st
 
 from pemn.artifact import Artifact
 from pemn.errors import MalformedArtifact, MalformedFrame
+from pemn.onnx.v1 import onnx_pb2
 from pemn.wire.messages import Ack, Broadcast, Content, Failure, Metrics, Update, decode, encode
+from pemn.wire.model import model_from_proto
 from pemn.wire.spec import Spec
+from pemn.wire.v1 import messages_pb2
 from tests.golden.example import SPEC
 from tests.golden.forgery import accepts, damage
 from tests.golden.reference import encode_mask, release_contexts
 from tests.golden.reference_bytes import Refused
 from tests.golden.reference_messages import (
     Message,
+    check_model,
     decode_artifact,
     decode_content,
     encode_artifact,
@@ -119,6 +126,7 @@ def test_careful_forgeries_differ_in_one_thing_only() -> None:
 BROADCAST: Message = {"run_id": 7, "round": 2, "base_round": 1, "state_hash": b"h" * 16, "moves": b"\x01"}
 ACK: Message = {"run_id": 7, "round": 3, "slot": 1, "state_hash": b"h" * 16, "weights_sha256": b"w" * 32}
 TASK: Message = {"spec": SPEC, "broadcast": BROADCAST}
+UP = float(np.nextafter(np.float32(2**20), np.float32(2**21)))
 DOWN = float(np.nextafter(np.float32(1000), np.float32(2000)))
 LONG = "ä" * 128  # 256 bytes
 
@@ -140,8 +148,10 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
         [[1], [1] * 8, [1 << 14, 1 << 13]],
         [[], [1] * 9, [0], [1 << 14, 1 << 14]],
     ),
-    (TASK, "spec.model.layers.0.scale", [1e-45, 3e38], [0.0, -1.0, float("inf"), float("nan")]),
+    (TASK, "spec.model.layers.0.scale", [1e-45, 2.0**20], [0.0, -1.0, UP, float("inf"), float("nan")]),
     (TASK, "spec.model.layers", [], [[]]),
+    (TASK, "spec.model.distribution", ["signed", "uniform", "normal"], ["", "Normal", "signed ", "cauchy"]),
+    (TASK, "spec.model.floats", [[]], [[{"name": "bias", "shape": [3]}]]),
     (
         TASK,
         "spec.model.input.shape",
@@ -151,7 +161,7 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     (TASK, "spec.model.input.mean", [[-1e30]], [[], [-0.0], [0.0, 0.0], [float("nan")]]),
     (TASK, "spec.model.input.std", [[1e-30]], [[], [0.0], [-1.0], [float("inf")]]),
     (TASK, "spec.model.input.class_names", [["a", "a"], [LONG]], [[], [""], [LONG + "x"]]),
-    (TASK, "spec.protocol_version", [2], [0, 1, 3]),
+    (TASK, "spec.protocol_version", [3], [0, 2, 4]),
     (TASK, "spec.protocol.step", [256, 65535], [0, 255, 65536]),
     (TASK, "spec.protocol.eta_num", [1, 65535], [0, 65536]),
     (TASK, "spec.protocol.eta_den", [1, 65535], [0, 65536]),
@@ -261,9 +271,94 @@ def test_the_edges_of_a_released_mask(edges: list[int], taken: bool) -> None:
             Artifact.from_bytes(data)
 
 
+GAIN, BIAS = {"name": "gain"}, {"name": "bias", "shape": [2, 3]}
+
+
+def file_with_floats(floats: list[Message], data: bytes) -> bytes:
+    """The example's .pemn file with floats, and with a skeleton that has these tensors."""
+    message, _, skeleton = decode_artifact((Path(__file__).parent / "example.pemn").read_bytes())
+    graph = onnx_pb2.Model.FromString(skeleton)
+    for tensor in floats:
+        shape = tensor.get("shape", [])
+        declared = graph.graph.initializer.add(name=tensor.get("name", ""), dims=shape, data_type=1)
+        declared.data_location = 1
+        declared.external_data.add(key="location", value="pemn.weights")
+        declared.external_data.add(key="length", value=str(4 * math.prod(shape)))
+    model = {**message["model"], "floats": floats}
+    deflate = zlib.compressobj(wbits=-15)
+    deflated = deflate.compress(graph.SerializeToString()) + deflate.flush()
+    return encode_artifact({**message, "model": model, "onnx_skeleton": deflated, "floats": data})
+
+
+def float32s(*values: float) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def named(count: int, **fields: Any) -> list[Message]:
+    return [{"name": f"{i:04}", **fields} for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("floats", "data", "taken"),
+    [
+        ([], b"", True),
+        ([GAIN], float32s(2.0), True),
+        ([GAIN, BIAS], float32s(-0.0, 1e-45, -3.4e38, 0.0, 1.0, 2.0, 3.0), True),
+        ([{"name": LONG, "shape": [1] * 8}], bytes(4), True),
+        (named(8192, shape=[]), bytes(4 * 8192), True),
+        ([], bytes(4), False),
+        ([GAIN], b"", False),
+        ([GAIN], bytes(3), False),
+        ([GAIN], bytes(5), False),
+        ([GAIN], bytes(8), False),
+        ([BIAS], bytes(20), False),
+        ([GAIN], float32s(math.inf), False),
+        ([BIAS], float32s(0, 0, 0, -math.inf, 0, 0), False),
+        ([BIAS], float32s(0, 0, 0, 0, 0, math.nan), False),
+        ([GAIN, GAIN], bytes(8), False),
+        ([GAIN, {"name": "head.weight"}], bytes(8), False),
+        ([{"name": ""}], bytes(4), False),
+        ([{"name": LONG + "x"}], bytes(4), False),
+        ([{"name": "x", "shape": [0]}], b"", False),
+        ([{"name": "x", "shape": [2, 0]}, GAIN], bytes(4), False),
+        ([{"name": "x", "shape": [1] * 9}], bytes(4), False),
+        (named(8193), bytes(4 * 8193), False),
+    ],
+)
+def test_the_floats_of_a_file(floats: list[Message], data: bytes, taken: bool) -> None:
+    file = file_with_floats(floats, data)
+    assert accepts(lambda: decode_artifact(file)) == taken
+    if taken:
+        artifact = Artifact.from_bytes(file)
+        assert artifact.floats == data
+        assert artifact.model.num_floats == len(data) // 4
+    else:
+        with pytest.raises(MalformedArtifact):
+            Artifact.from_bytes(file)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "taken"),
+    [
+        ([[1 << 12, 1 << 12]], True),
+        ([[1 << 23], [1 << 23]], True),
+        ([[1 << 12, 1 << 12], []], False),
+        ([[1 << 23], [1 << 23], [1]], False),
+        ([[2**32 - 1] * 8], False),
+        ([[2**32 - 1] * 8, [0]], False),
+    ],
+)
+def test_how_many_floats_a_network_may_have(shapes: list[list[int]], taken: bool) -> None:
+    floats = [{"name": str(i), "shape": shape} for i, shape in enumerate(shapes)]
+    message = {**SPEC["model"], "floats": floats}
+    proto = messages_pb2.ModelSpec.FromString(encode_message("ModelSpec", message))
+    assert accepts(lambda: check_model(message)) == taken
+    assert accepts(lambda: model_from_proto(proto)) == taken
+
+
 def test_a_file_of_the_version_before_is_refused() -> None:
     data = file_with([])
-    body = data[:5] + b"\x01" + data[6:-32]
+    body = data[:5] + b"\x02" + data[6:-32]
     old = body + hashlib.sha256(body).digest()
     with pytest.raises(Refused):
         decode_artifact(old)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import re
 import struct
@@ -16,8 +17,9 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from pemn import errors, generator
-from pemn.artifact import FORMAT_VERSION
+from pemn.artifact import FORMAT_VERSION, Artifact
 from pemn.codec import log2, model, rans, rice
+from pemn.distribution import Distribution, normal_table
 from pemn.federation import groups, levels, tally
 from pemn.generator import Purpose
 from pemn.ledger import Entry
@@ -165,18 +167,46 @@ def test_the_ledger() -> None:
         assert f"`{name}` = {int(match[1])}" in " ".join(section("The ledger").split())
 
 
-@pytest.mark.parametrize("strategy", ["rp:0.3", "full"])
-def test_the_packed_files_names_are_those_of_the_tables(strategy: str) -> None:
+def names_in_packed_files() -> tuple[dict[str, str], set[str]]:
+    """Operators by the names of their nodes, and the names of initialisers, in files of every kind."""
     packed = pytest.importorskip("pemn.export.packed")
-    model = dataclasses.replace(MODEL, strategy=Strategy.parse(strategy))
-    mask = Mask.from_bits(np.ones(model.num_params, np.bool_), model.sizes)
-    file = onnx_pb2.Model.FromString(packed.packed(SKELETON, model, mask))
-    table = "".join(cell for row in rows(section("The packed ONNX file"), 3) for cell in row[:1])
-    told = set(re.findall(r"`([^`]+)`", table))
-    nodes = {node.name for node in file.graph.node if node.name.startswith("pemn/")}
-    assert {re.sub(r"/[0-9]+/", "/I/", name) for name in nodes} <= told
-    tensors = {tensor.name for tensor in file.graph.initializer if tensor.name.startswith("pemn.")}
-    assert {name for name in tensors if not name[-1].isdigit()} < told
+    operators: dict[str, str] = {}
+    tensors: set[str] = set()
+    for strategy, distribution in itertools.product(["rp:0.3", "full", "mp"], Distribution):
+        model = dataclasses.replace(MODEL, strategy=Strategy.parse(strategy), distribution=distribution)
+        mask = Mask.from_bits(np.ones(model.num_params, np.bool_), model.sizes)
+        file = onnx_pb2.Model.FromString(packed.packed(Artifact.of(model, mask, SKELETON, {})))
+        for node in file.graph.node:
+            if node.name.startswith("pemn/"):
+                name = re.sub(r"/[0-9]+/", "/J/" if "signs" in node.name else "/I/", node.name)
+                assert operators.setdefault(name, node.op_type) == node.op_type
+        tensors |= {tensor.name for tensor in file.graph.initializer if tensor.name.startswith("pemn.")}
+    return operators, tensors
+
+
+def test_the_packed_files_names_are_those_of_the_tables() -> None:
+    table = rows(section("The packed ONNX file"), 3)
+    told: dict[str, str] = {}
+    for names, operators, _ in table:
+        listed, kinds = re.findall(r"`(pemn/[^`]+)`", names), operators.split(", ")
+        if listed:
+            told |= dict(zip(listed, kinds if len(kinds) > 1 else kinds * len(listed), strict=True))
+    nodes, tensors = names_in_packed_files()
+    assert nodes == told
+    named = {name for row in table for name in re.findall(r"`(pemn\.[a-z_]+)`", row[0])}
+    assert {name for name in tensors if not name[-1].isdigit()} == named
+
+
+def test_the_table_of_quantiles() -> None:
+    text = section("Weights")
+    table = normal_table()
+    assert f"`{hashlib.sha256(table.astype('<f2').tobytes()).hexdigest()}`" in text
+    told = [cells for cells in rows(text, 3) if cells[0].isdigit()]
+    assert len(told) > 5
+    for u, entry, binary16 in told:
+        assert table[int(u)] == np.float16(entry)
+        assert f"`{table.view(np.uint16)[int(u)]:04x}`" == binary16
+        assert reference.normal_entry(int(u)) == table[int(u)]
 
 
 def test_golden_words() -> None:
@@ -238,8 +268,9 @@ def test_worked_example() -> None:
             )
     stored = {name: bytes.fromhex(text) for name, text in GOLDEN["example"].items()}
     told["spec"] = told["task: query, new client"][3 : 3 + len(stored["spec"])]
-    assert len(told["frozen weights"]) == 12 * 4
-    stored["frozen weights"] = stored["frozen weights"][: 12 * 4]
+    for kind in example.DISTRIBUTIONS:
+        assert len(told[f"{kind} weights"]) == 12 * 4
+        stored[f"{kind} weights"] = stored[f"{kind} weights"][: 12 * 4]
     assert told == stored
 
 

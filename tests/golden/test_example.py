@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pemn import codec, generator
 from pemn.artifact import Artifact
+from pemn.distribution import Distribution
 from pemn.federation import release
 from pemn.federation.flips import Draw, decode_flips, draw_flips, encode_flips
 from pemn.federation.levels import Levels, dither
@@ -25,9 +26,12 @@ from pemn.mask import Mask
 from pemn.methods.mask import MaskClient, MaskServer
 from pemn.prototype import Strategy
 from pemn.rebuild import frozen_weights, rebuild, weights_sha256
-from pemn.spec import InputContract, Layer, ModelSpec
+from pemn.spec import FloatTensor, InputContract, Layer, ModelSpec
 from pemn.wire.messages import Content, Failure, Metrics, decode, encode
+from pemn.wire.model import model_from_proto, model_to_proto
 from pemn.wire.spec import DataPlan, LocalTraining, MaskProtocol, Spec
+from pemn.wire.v1 import messages_pb2
+from tests.fuzz.worlds import skeleton
 from tests.golden import example as golden
 from tests.golden.reference_messages import decode_artifact
 
@@ -89,10 +93,27 @@ def test_the_spec() -> None:
 
 
 def test_the_weights() -> None:
-    assert frozen_weights(MODEL).astype("<f4").tobytes() == EXAMPLE["frozen weights"]
+    for distribution in Distribution:
+        model = dataclasses.replace(MODEL, distribution=distribution)
+        same(frozen_weights(model).astype("<f4").tobytes(), EXAMPLE[f"{distribution} weights"])
     packed = np.frombuffer(EXAMPLE["mask of round 1"], np.uint8).copy()
     weights = rebuild(MODEL, Mask(MODEL.sizes, packed))
     assert weights_sha256(weights) == EXAMPLE["hash of the weights of round 1"]
+
+
+def test_a_network_with_floats() -> None:
+    floats = (FloatTensor("linear1.bias", (5,)), FloatTensor("gain", ()))
+    model = dataclasses.replace(MODEL, distribution=Distribution.NORMAL, floats=floats)
+    same(model_to_proto(model).SerializeToString(), EXAMPLE["network with floats"])
+    proto = messages_pb2.ModelSpec.FromString(EXAMPLE["network with floats"])
+    assert model_from_proto(proto) == model
+    mask = Mask.from_bits(np.ones(model.num_params, np.bool_), model.sizes)
+    data = Artifact.of(model, mask, skeleton(model), {}, floats=EXAMPLE["its floats"]).to_bytes()
+    message, *_ = decode_artifact(data)
+    assert message["model"] == golden.WITH_FLOATS
+    assert message["floats"] == EXAMPLE["its floats"]
+    *_, bias, gain = Artifact.from_bytes(data).tensors().values()
+    assert [*bias.tolist(), gain.item()] == golden.FLOATS
 
 
 def test_a_round() -> None:
@@ -155,7 +176,7 @@ def test_an_error() -> None:
 
 
 def test_the_frames_of_the_link() -> None:
-    hello = pb.Hello(protocol_version=2, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
+    hello = pb.Hello(protocol_version=3, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
     frame = EXAMPLE["link: hello of slot 1"]
     same(pb.SessionRequest(hello=hello).SerializeToString(), frame)
     assert parse_request(frame).hello == hello

@@ -6,6 +6,7 @@ import contextlib
 import random
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from pemn import generator
 from pemn.codec import fast, log2
 from pemn.data.partition import shards
+from pemn.distribution import Distribution, normal_table
 from pemn.errors import ConfigError
 from pemn.federation import contexts, release, tally
 from pemn.federation.flips import Draw, decode_flips, draw_flips, encode_flips
@@ -52,24 +54,35 @@ def test_random_words(key: int, count: int, path: list[int]) -> None:
     assert generator.child(key, *path) == reference.child(key, *path)
     assert generator.words(key, 0, count).tolist() == [reference.word(key, i) for i in range(count)]
     assert generator.uint16s(key, 0, count).tolist() == reference.integers(key, count)
-    assert numbers(generator.signs(key, count)) == reference.signs(key, count)
+    assert numbers(generator.signs(key, 0, count)) == reference.signs(key, count)
     assert generator.permutation(key, count).tolist() == reference.permutation(key, count)
 
 
 @given(
-    SHAPES, st.sampled_from(["full", "one-layer", "mp"]) | RATIOS.map(lambda r: f"rp:{r!r}"), KEYS, st.data()
+    SHAPES,
+    st.sampled_from(["full", "one-layer", "mp"]) | RATIOS.map(lambda r: f"rp:{r!r}"),
+    st.sampled_from(Distribution),
+    KEYS,
+    st.data(),
 )
-def test_weights(shapes: list[tuple[int, ...]], strategy: str, seed: int, data: st.DataObject) -> None:
-    model = model_spec(*shapes, strategy=strategy, seed=seed)
+def test_weights(
+    shapes: list[tuple[int, ...]], strategy: str, distribution: Distribution, seed: int, data: st.DataObject
+) -> None:
+    model = replace(model_spec(*shapes, strategy=strategy, seed=seed), distribution=distribution)
     found = sources(Strategy.parse(strategy), shapes)
     assert found == [Source(*source) for source in reference.sources(strategy, shapes)]
-    frozen = reference.frozen_weights(seed, strategy, shapes, [layer.scale for layer in model.layers])
+    scales = [layer.scale for layer in model.layers]
+    frozen = reference.frozen_weights(seed, strategy, distribution, shapes, scales)
     assert frozen_weights(model).tolist() == frozen
     bits = data.draw(st.lists(st.booleans(), min_size=len(frozen), max_size=len(frozen)))
     mask = Mask.from_bits(np.array(bits, np.bool_), model.sizes)
     assert mask.packed.tobytes() == reference.packed_mask([int(bit) for bit in bits], shapes)
     masked = reference.masked(frozen, [int(bit) for bit in bits])
     assert weights_sha256(rebuild(model, mask)) == reference.weights_hash(masked)
+
+
+def test_every_entry_of_the_table_of_quantiles() -> None:
+    assert normal_table().tolist() == [reference.normal_entry(u) for u in range(65536)]
 
 
 @given(RATIOS)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpemn/wire/v1/messages.proto\x12\x0cpemn.wire.v1\"3\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\r\n\x05scale\x18\x03 \x01(\x02\"N\n\rInputContract\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0c\n\x04mean\x18\x02 \x03(\x02\x12\x0b\n\x03std\x18\x03 \x03(\x02\x12\x13\n\x0b\x63lass_names\x18\x04 \x03(\t\"\x92\x01\n\tModelSpec\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12*\n\x05input\x18\x02 \x01(\x0b\x32\x1b.pemn.wire.v1.InputContract\x12#\n\x06layers\x18\x03 \x03(\x0b\x32\x13.pemn.wire.v1.Layer\x12\x0c\n\x04seed\x18\x04 \x01(\x06\x12\x10\n\x08strategy\x18\x05 \x01(\t\"Z\n\x0cMaskProtocol\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07\x65ta_num\x18\x02 \x01(\r\x12\x0f\n\x07\x65ta_den\x18\x03 \x01(\r\x12\x1a\n\x12start_level_deltas\x18\x04 \x03(\r\"J\n\rLocalTraining\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\r\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x15\n\rlearning_rate\x18\x03 \x01(\x02\"A\n\x08\x44\x61taPlan\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\x12\x11\n\tnum_slots\x18\x03 \x01(\r\"\xdb\x01\n\x04Spec\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\x06\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.pemn.wire.v1.ModelSpec\x12,\n\x08protocol\x18\x04 \x01(\x0b\x32\x1a.pemn.wire.v1.MaskProtocol\x12-\n\x08training\x18\x05 \x01(\x0b\x32\x1b.pemn.wire.v1.LocalTraining\x12$\n\x04\x64\x61ta\x18\x06 \x01(\x0b\x32\x16.pemn.wire.v1.DataPlan\"a\n\tBroadcast\x12\x0e\n\x06run_id\x18\x01 \x01(\x06\x12\x12\n\nbase_round\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x12\n\nstate_hash\x18\x04 \x01(\x0c\x12\r\n\x05moves\x18\x05 \x01(\x0c\"C\n\x07Metrics\x12\x12\n\nnum_images\x18\x01 \x01(\r\x12\x12\n\nloss_milli\x18\x02 \x01(\r\x12\x10\n\x08train_ms\x18\x03 \x01(\r\"\x94\x01\n\x06Update\x12\x0e\n\x06run_id\x18\x01 \x01(\x06\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x12\n\nstate_hash\x18\x04 \x01(\x0c\x12\r\n\x05\x66lips\x18\x05 \x01(\x0c\x12\x12\n\nflips_hash\x18\x06 \x01(\x0c\x12&\n\x07metrics\x18\x07 \x01(\x0b\x32\x15.pemn.wire.v1.Metrics\"^\n\x03\x41\x63k\x12\x0e\n\x06run_id\x18\x01 \x01(\x06\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x12\n\nstate_hash\x18\x04 \x01(\x0c\x12\x16\n\x0eweights_sha256\x18\x05 \x01(\x0c\"#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xd0\x01\n\x07\x43ontent\x12 \n\x04spec\x18\x01 \x01(\x0b\x32\x12.pemn.wire.v1.Spec\x12*\n\tbroadcast\x18\x02 \x01(\x0b\x32\x17.pemn.wire.v1.Broadcast\x12$\n\x06update\x18\x03 \x01(\x0b\x32\x14.pemn.wire.v1.Update\x12\x1e\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x11.pemn.wire.v1.Ack\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.pemn.wire.v1.Error\x12\r\n\x05\x63heck\x18\x0f \x01(\x0c\"\xf3\x01\n\x08\x41rtifact\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.pemn.wire.v1.ModelSpec\x12\x0c\n\x04mask\x18\x02 \x01(\x0c\x12\x15\n\ronnx_skeleton\x18\x03 \x01(\x0c\x12\x16\n\x0eweights_sha256\x18\x04 \x01(\x0c\x12:\n\nprovenance\x18\x05 \x03(\x0b\x32&.pemn.wire.v1.Artifact.ProvenanceEntry\x12\x13\n\x0bstart_edges\x18\x06 \x03(\r\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpemn/wire/v1/messages.proto\x12\x0cpemn.wire.v1\"3\n\x05Layer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\x12\r\n\x05scale\x18\x03 \x01(\x02\"*\n\x0b\x46loatTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\r\"N\n\rInputContract\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0c\n\x04mean\x18\x02 \x03(\x02\x12\x0b\n\x03std\x18\x03 \x03(\x02\x12\x13\n\x0b\x63lass_names\x18\x04 \x03(\t\"\xd3\x01\n\tModelSpec\x12\x14\n\x0c\x61rchitecture\x18\x01 \x01(\t\x12*\n\x05input\x18\x02 \x01(\x0b\x32\x1b.pemn.wire.v1.InputContract\x12#\n\x06layers\x18\x03 \x03(\x0b\x32\x13.pemn.wire.v1.Layer\x12\x0c\n\x04seed\x18\x04 \x01(\x06\x12\x10\n\x08strategy\x18\x05 \x01(\t\x12\x14\n\x0c\x64istribution\x18\x06 \x01(\t\x12)\n\x06\x66loats\x18\x07 \x03(\x0b\x32\x19.pemn.wire.v1.FloatTensor\"Z\n\x0cMaskProtocol\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0f\n\x07\x65ta_num\x18\x02 \x01(\r\x12\x0f\n\x07\x65ta_den\x18\x03 \x01(\r\x12\x1a\n\x12start_level_deltas\x18\x04 \x03(\r\"J\n\rLocalTraining\x12\x0e\n\x06\x65pochs\x18\x01 \x01(\r\x12\x12\n\nbatch_size\x18\x02 \x01(\r\x12\x15\n\rlearning_rate\x18\x03 \x01(\x02\"A\n\x08\x44\x61taPlan\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\x12\x11\n\tnum_slots\x18\x03 \x01(\r\"\xdb\x01\n\x04Spec\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0e\n\x06run_id\x18\x02 \x01(\x06\x12&\n\x05model\x18\x03 \x01(\x0b\x32\x17.pemn.wire.v1.ModelSpec\x12,\n\x08protocol\x18\x04 \x01(\x0b\x32\x1a.pemn.wire.v1.MaskProtocol\x12-\n\x08training\x18\x05 \x01(\x0b\x32\x1b.pemn.wire.v1.LocalTraining\x12$\n\x04\x64\x61ta\x18\x06 \x01(\x0b\x32\x16.pemn.wire.v1.DataPlan\"a\n\tBroadcast\x12\x0e\n\x06run_id\x18\x01 \x01(\x06\x12\x12\n\nbase_round\x18\x02 \x01(\r\x12\r\n\x05round\x18\x03 \x01(\r\x12\x12\n\nstate_hash\x18\x04 \x01(\x0c\x12\r\n\x05moves\x18\x05 \x01(\x0c\"C\n\x07Metrics\x12\x12\n\nnum_images\x18\x01 \x01(\r\x12\x12\n\nloss_milli\x18\x02 \x01(\r\x12\x10\n\x08train_ms\x18\x03 \x01(\r\"\x94\x01\n\x06Update\x12\x0e\n\x06run_id\x18\x01 \x01(\x06\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x12\n\nstate_hash\x18\x04 \x01(\x0c\x12\r\n\x05\x66lips\x18\x05 \x01(\x0c\x12\x12\n\nflips_hash\x18\x06 \x01(\x0c\x12&\n\x07metrics\x18\x07 \x01(\x0b\x32\x15.pemn.wire.v1.Metrics\"^\n\x03\x41\x63k\x12\x0e\n\x06run_id\x18\x01 \x01(\x06\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x12\n\nstate_hash\x18\x04 \x01(\x0c\x12\x16\n\x0eweights_sha256\x18\x05 \x01(\x0c\"#\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xd0\x01\n\x07\x43ontent\x12 \n\x04spec\x18\x01 \x01(\x0b\x32\x12.pemn.wire.v1.Spec\x12*\n\tbroadcast\x18\x02 \x01(\x0b\x32\x17.pemn.wire.v1.Broadcast\x12$\n\x06update\x18\x03 \x01(\x0b\x32\x14.pemn.wire.v1.Update\x12\x1e\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x11.pemn.wire.v1.Ack\x12\"\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x13.pemn.wire.v1.Error\x12\r\n\x05\x63heck\x18\x0f \x01(\x0c\"\x83\x02\n\x08\x41rtifact\x12&\n\x05model\x18\x01 \x01(\x0b\x32\x17.pemn.wire.v1.ModelSpec\x12\x0c\n\x04mask\x18\x02 \x01(\x0c\x12\x15\n\ronnx_skeleton\x18\x03 \x01(\x0c\x12\x16\n\x0eweights_sha256\x18\x04 \x01(\x0c\x12:\n\nprovenance\x18\x05 \x03(\x0b\x32&.pemn.wire.v1.Artifact.ProvenanceEntry\x12\x13\n\x0bstart_edges\x18\x06 \x03(\r\x12\x0e\n\x06\x66loats\x18\x07 \x01(\x0c\x1a\x31\n\x0fProvenanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,32 +35,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARTIFACT_PROVENANCEENTRY']._serialized_options = b'8\001'
   _globals['_LAYER']._serialized_start=45
   _globals['_LAYER']._serialized_end=96
-  _globals['_INPUTCONTRACT']._serialized_start=98
-  _globals['_INPUTCONTRACT']._serialized_end=176
-  _globals['_MODELSPEC']._serialized_start=179
-  _globals['_MODELSPEC']._serialized_end=325
-  _globals['_MASKPROTOCOL']._serialized_start=327
-  _globals['_MASKPROTOCOL']._serialized_end=417
-  _globals['_LOCALTRAINING']._serialized_start=419
-  _globals['_LOCALTRAINING']._serialized_end=493
-  _globals['_DATAPLAN']._serialized_start=495
-  _globals['_DATAPLAN']._serialized_end=560
-  _globals['_SPEC']._serialized_start=563
-  _globals['_SPEC']._serialized_end=782
-  _globals['_BROADCAST']._serialized_start=784
-  _globals['_BROADCAST']._serialized_end=881
-  _globals['_METRICS']._serialized_start=883
-  _globals['_METRICS']._serialized_end=950
-  _globals['_UPDATE']._serialized_start=953
-  _globals['_UPDATE']._serialized_end=1101
-  _globals['_ACK']._serialized_start=1103
-  _globals['_ACK']._serialized_end=1197
-  _globals['_ERROR']._serialized_start=1199
-  _globals['_ERROR']._serialized_end=1234
-  _globals['_CONTENT']._serialized_start=1237
-  _globals['_CONTENT']._serialized_end=1445
-  _globals['_ARTIFACT']._serialized_start=1448
-  _globals['_ARTIFACT']._serialized_end=1691
-  _globals['_ARTIFACT_PROVENANCEENTRY']._serialized_start=1642
-  _globals['_ARTIFACT_PROVENANCEENTRY']._serialized_end=1691
+  _globals['_FLOATTENSOR']._serialized_start=98
+  _globals['_FLOATTENSOR']._serialized_end=140
+  _globals['_INPUTCONTRACT']._serialized_start=142
+  _globals['_INPUTCONTRACT']._serialized_end=220
+  _globals['_MODELSPEC']._serialized_start=223
+  _globals['_MODELSPEC']._serialized_end=434
+  _globals['_MASKPROTOCOL']._serialized_start=436
+  _globals['_MASKPROTOCOL']._serialized_end=526
+  _globals['_LOCALTRAINING']._serialized_start=528
+  _globals['_LOCALTRAINING']._serialized_end=602
+  _globals['_DATAPLAN']._serialized_start=604
+  _globals['_DATAPLAN']._serialized_end=669
+  _globals['_SPEC']._serialized_start=672
+  _globals['_SPEC']._serialized_end=891
+  _globals['_BROADCAST']._serialized_start=893
+  _globals['_BROADCAST']._serialized_end=990
+  _globals['_METRICS']._serialized_start=992
+  _globals['_METRICS']._serialized_end=1059
+  _globals['_UPDATE']._serialized_start=1062
+  _globals['_UPDATE']._serialized_end=1210
+  _globals['_ACK']._serialized_start=1212
+  _globals['_ACK']._serialized_end=1306
+  _globals['_ERROR']._serialized_start=1308
+  _globals['_ERROR']._serialized_end=1343
+  _globals['_CONTENT']._serialized_start=1346
+  _globals['_CONTENT']._serialized_end=1554
+  _globals['_ARTIFACT']._serialized_start=1557
+  _globals['_ARTIFACT']._serialized_end=1816
+  _globals['_ARTIFACT_PROVENANCEENTRY']._serialized_start=1767
+  _globals['_ARTIFACT_PROVENANCEENTRY']._serialized_end=1816
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,33 @@ class Layer(_message.Message):
 Global___Layer: _TypeAlias = Layer  # noqa: Y015
 
 @_typing.final
+class FloatTensor(_message.Message):
+    """A tensor that no mask can express: batch norm's, a bias, a position embedding."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """None for a scalar."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "shape", b"shape"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FloatTensor: _TypeAlias = FloatTensor  # noqa: Y015
+
+@_typing.final
 class InputContract(_message.Message):
     """What a network is fed: (pixels / 255 - mean) / std, float32, batch x channels x height x width."""
 
@@ -102,15 +129,23 @@ class ModelSpec(_message.Message):
     LAYERS_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
+    DISTRIBUTION_FIELD_NUMBER: _builtins.int
+    FLOATS_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """For example "mlp-256-256"."""
     seed: _builtins.int
     strategy: _builtins.str
     """"full", "one-layer", "mp" or "rp:RATIO"."""
+    distribution: _builtins.str
+    """"signed", "uniform" or "normal": what the values of the prototype look like."""
     @_builtins.property
     def input(self) -> Global___InputContract: ...
     @_builtins.property
     def layers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Layer]: ...
+    @_builtins.property
+    def floats(self) -> _containers.RepeatedCompositeFieldContainer[Global___FloatTensor]:
+        """What else the network is made of; none in a federation."""
+
     def __init__(
         self,
         *,
@@ -119,10 +154,12 @@ class ModelSpec(_message.Message):
         layers: _abc.Iterable[Global___Layer] | None = ...,
         seed: _builtins.int = ...,
         strategy: _builtins.str = ...,
+        distribution: _builtins.str = ...,
+        floats: _abc.Iterable[Global___FloatTensor] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "input", b"input", "layers", b"layers", "seed", b"seed", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "distribution", b"distribution", "floats", b"floats", "input", b"input", "layers", b"layers", "seed", b"seed", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -508,12 +545,15 @@ class Artifact(_message.Message):
     WEIGHTS_SHA256_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
     START_EDGES_FIELD_NUMBER: _builtins.int
+    FLOATS_FIELD_NUMBER: _builtins.int
     mask: _builtins.bytes
     """Coded mask."""
     onnx_skeleton: _builtins.bytes
     """Raw DEFLATE of the ONNX graph without its masked weights."""
     weights_sha256: _builtins.bytes
     """32 bytes."""
+    floats: _builtins.bytes
+    """The tensors that model.floats names, one after the other, little-endian float32."""
     @_builtins.property
     def model(self) -> Global___ModelSpec: ...
     @_builtins.property
@@ -533,10 +573,11 @@ class Artifact(_message.Message):
         weights_sha256: _builtins.bytes = ...,
         provenance: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         start_edges: _abc.Iterable[_builtins.int] | None = ...,
+        floats: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask", b"mask", "model", b"model", "onnx_skeleton", b"onnx_skeleton", "provenance", b"provenance", "start_edges", b"start_edges", "weights_sha256", b"weights_sha256"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["floats", b"floats", "mask", b"mask", "model", b"model", "onnx_skeleton", b"onnx_skeleton", "provenance", b"provenance", "start_edges", b"start_edges", "weights_sha256", b"weights_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

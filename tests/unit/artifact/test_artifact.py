@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pemn.artifact import MAGIC, Artifact, sizes_in_file
+from pemn.distribution import Distribution
 from pemn.errors import LocalError, MalformedArtifact
 from pemn.federation.levels import HALF, Levels, normal_start_levels
 from pemn.federation.release import start_edges
@@ -22,10 +23,10 @@ from pemn.rebuild import rebuild
 from pemn.wire import limits
 from pemn.wire.spec import MaskProtocol
 from pemn.wire.v1 import messages_pb2 as pb
-from tests.models import make_artifact, skeleton_of
+from tests.models import make_artifact, make_normed, skeleton_of
 from tests.networks import model_spec
 
-HEADER = MAGIC + b"\x00\x02"
+HEADER = MAGIC + b"\x00\x03"
 
 
 def seal(message: bytes) -> bytes:
@@ -59,8 +60,20 @@ def test_round_trip(artifact: Artifact, data: bytes) -> None:
     np.testing.assert_array_equal(back.weights(), rebuild(artifact.model, artifact.mask))
 
 
+@pytest.mark.parametrize("distribution", Distribution)
+def test_round_trip_with_floats(distribution: Distribution) -> None:
+    artifact = make_normed(distribution)
+    back = Artifact.from_bytes(artifact.to_bytes())
+    assert back == artifact
+    assert back.to_bytes() == artifact.to_bytes()
+    tensors = back.tensors()
+    assert list(tensors) == [*(v.name for v in back.model.layers), *(v.name for v in back.model.floats)]
+    whole = np.concatenate([array.ravel() for array in tensors.values()]).astype("<f4").tobytes()
+    assert whole == back.weights().astype("<f4").tobytes() + artifact.floats
+
+
 def test_the_file_is_as_documented(artifact: Artifact, data: bytes) -> None:
-    assert data.startswith(b"PEMN\x00\x02")
+    assert data.startswith(b"PEMN\x00\x03")
     assert data[-32:] == hashlib.sha256(data[:-32]).digest()
     proto = message_of(data)
     assert zlib.decompress(proto.onnx_skeleton, wbits=-15) == artifact.onnx_skeleton
@@ -72,6 +85,23 @@ def test_the_file_is_little_more_than_its_mask(data: bytes) -> None:
     assert sum(sizes.values()) == len(data)
     assert sizes["mask"] <= make_artifact().model.num_params / 8 + 2
     assert sizes["framing"] < 64
+
+
+def test_the_parts_of_a_file_with_floats() -> None:
+    artifact = make_normed()
+    data = artifact.to_bytes()
+    sizes = sizes_in_file(data)
+    assert sum(sizes.values()) == len(data)
+    assert sizes["floats"] == 4 * artifact.model.num_floats == len(artifact.floats)
+    assert sizes["framing"] < 64
+
+
+def test_floats_are_in_no_hash_of_weights() -> None:
+    artifact = make_normed()
+    other = dataclasses.replace(artifact, floats=bytes(len(artifact.floats)))
+    back = Artifact.from_bytes(other.to_bytes())
+    assert back.weights_sha256 == artifact.weights_sha256
+    np.testing.assert_array_equal(back.weights(), artifact.weights())
 
 
 def test_sparse_masks_are_coded_shorter() -> None:
@@ -127,7 +157,7 @@ def test_a_forger_gets_a_clear_refusal_or_a_whole_file(draw: st.DataObject) -> N
     [
         (lambda data: b"", "not a .pemn file: got no bytes"),
         (lambda data: b"PK\x03\x04" + data[4:], "not a .pemn file: got 504b0304"),
-        (lambda data: b"PEMN\x00\x01" + data[6:], "version of a .pemn file: got 0001; wanted 0002"),
+        (lambda data: b"PEMN\x00\x02" + data[6:], "version of a .pemn file: got 0002; wanted 0003"),
         (lambda data: data + b"\x00", "cut off or damaged"),
         (lambda data: data[:-1], "cut off or damaged"),
         (lambda data: seal(b""), "empty architecture"),
@@ -158,11 +188,37 @@ def test_parts_that_lie_are_refused(artifact: Artifact, data: bytes) -> None:
         ({"onnx_skeleton": proto.onnx_skeleton + b"\x00"}, "end of the deflated"),
         ({"onnx_skeleton": b"\xff\xff"}, "ONNX skeleton"),
         ({"onnx_skeleton": deflate(b"no graph")}, "not an ONNX file"),
-        ({"onnx_skeleton": deflate(skeleton_of("mlp-16-13"))}, "masked weight of an ONNX skeleton"),
-        ({"onnx_skeleton": deflate(skeleton_of("mlp-16"))}, "masked weights of an ONNX skeleton"),
+        ({"onnx_skeleton": deflate(skeleton_of("mlp-16-13"))}, "weight of an ONNX skeleton"),
+        ({"onnx_skeleton": deflate(skeleton_of("mlp-16"))}, "weights of an ONNX skeleton"),
     ):
         with pytest.raises(MalformedArtifact, match=complaint):
             Artifact.from_bytes(changed(data, **fields))
+
+
+def float32s(*values: float) -> bytes:
+    return np.array(values, "<f4").tobytes()
+
+
+def test_floats_that_lie_are_refused() -> None:
+    artifact = make_normed()
+    data, floats = artifact.to_bytes(), artifact.floats
+    for wrong, complaint in (
+        (b"", "bytes of floats: got 0; wanted 884"),
+        (floats[:-1], "bytes of floats: got 883; wanted 884"),
+        (floats + bytes(4), "bytes of floats: got 888; wanted 884"),
+        (float32s(np.inf) + floats[4:], "floats: got one that is not finite"),
+        (floats[:-4] + float32s(-np.inf), "floats: got one that is not finite"),
+        (floats[:400] + float32s(np.nan) + floats[404:], "floats: got one that is not finite"),
+    ):
+        with pytest.raises(MalformedArtifact, match=complaint):
+            Artifact.from_bytes(changed(data, floats=wrong))
+        with pytest.raises(LocalError, match=complaint):
+            dataclasses.replace(artifact, floats=wrong)
+
+
+def test_a_file_without_floats_gets_none(data: bytes) -> None:
+    with pytest.raises(MalformedArtifact, match="bytes of floats: got 4; wanted 0"):
+        Artifact.from_bytes(changed(data, floats=bytes(4)))
 
 
 def test_another_mask_seed_or_hash_does_not_pass_for_the_trained_weights(
@@ -173,6 +229,9 @@ def test_another_mask_seed_or_hash_does_not_pass_for_the_trained_weights(
     others = (
         dataclasses.replace(artifact, mask=Mask.from_bits(bits, artifact.model.sizes)),
         dataclasses.replace(artifact, model=dataclasses.replace(artifact.model, seed=8)),
+        dataclasses.replace(
+            artifact, model=dataclasses.replace(artifact.model, distribution=Distribution.NORMAL)
+        ),
         dataclasses.replace(artifact, weights_sha256=bytes(32)),
     )
     for other in others:

@@ -185,7 +185,7 @@ def test_a_skeleton_lacks_exactly_its_masked_weights() -> None:
     spec = make_artifact().model
     graph.check_skeleton(graph.read(skeleton_of("mlp-16-12")), spec)
     for other in (make_file("dense"), skeleton_of("mlp-16"), skeleton_of("cnn-4-6")):
-        with pytest.raises(MalformedArtifact, match="masked weights of an ONNX skeleton"):
+        with pytest.raises(MalformedArtifact, match="weights of an ONNX skeleton"):
             graph.check_skeleton(graph.read(other), spec)
     with pytest.raises(MalformedArtifact, match=r"got \(16, 64\); wanted \(17, 64\)"):
         graph.check_skeleton(graph.read(skeleton_of("mlp-16-12")), make_artifact("mlp-17-12").model)
@@ -198,7 +198,7 @@ def test_a_skeleton_of_other_images_is_refused() -> None:
 
 
 def test_a_skeleton_is_not_a_model() -> None:
-    with pytest.raises(MalformedArtifact, match="without its masked weights"):
+    with pytest.raises(MalformedArtifact, match="without its weights"):
         graph.contract_of(graph.read(skeleton_of("mlp-16-12")))
 
 

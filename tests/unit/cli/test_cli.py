@@ -15,10 +15,15 @@ import pytest
 from PIL import Image
 
 import pemn.commands.predict
+from pemn.artifact import Artifact
 from pemn.cli import main
 from pemn.data.datasets import load
 from pemn.device import Model
-from tests.models import make_artifact, make_file
+from pemn.mask import Mask
+from pemn.spec import FloatTensor
+from tests.fuzz.worlds import skeleton
+from tests.models import make_artifact, make_file, make_normed
+from tests.networks import model_spec
 
 Capture = pytest.CaptureFixture[str]
 
@@ -101,13 +106,73 @@ def test_inspect_accounts_for_every_byte(form: str, model: Path, capsys: Capture
 def test_inspect_says_what_the_network_is(model: Path, capsys: Capture) -> None:
     artifact = make_artifact()
     facts = json.loads(succeeds(capsys, "inspect", model, "--json"))
-    assert facts["weights"] == artifact.model.num_params == 64 * 16 + 16 * 12 + 12 * 10
+    assert facts["num_masked"] == artifact.model.num_params == 64 * 16 + 16 * 12 + 12 * 10
     assert facts["kept"] == int(artifact.mask.bits().sum()) == sum(layer["kept"] for layer in facts["layers"])
-    assert facts["generated_values"] == artifact.model.unique_values
+    assert facts["unique_values"] == artifact.model.unique_values == 103
+    assert (facts["distribution"], facts["num_floats"], facts["floats"]) == ("signed", 0, [])
     assert facts["weights_sha256"] == artifact.weights_sha256.hex()
     text = succeeds(capsys, "inspect", model)
     for word in ("mlp-16-12", "rp:0.1", "linear1.weight", "16x64", "dataset: digits"):
         assert word in text
+
+
+def test_inspect_says_what_floats_there_are(model: Path, capsys: Capture) -> None:
+    artifact = make_normed()
+    model.write_bytes(artifact.to_bytes())
+    facts = json.loads(succeeds(capsys, "inspect", model, "--json"))
+    assert facts["distribution"] == "normal"
+    told = [(part["name"], tuple(part["shape"])) for part in facts["floats"]]
+    assert told == [(part.name, part.shape) for part in artifact.model.floats]
+    assert facts["num_floats"] == 1 + 16 * 9 + 6 + 4 * 6 + 2 * 9 + 2 * 9 + 10
+    assert facts["parts"]["floats"] == 4 * facts["num_floats"] == len(artifact.floats)
+    assert facts["bytes"] == sum(facts["parts"].values())
+    text = succeeds(capsys, "inspect", model)
+    assert "floats     221 in 12 tensors, 884 bytes" in text
+    assert "49 normal values" in text
+
+
+def test_inspect_says_the_honest_ratio(model: Path, capsys: Capture) -> None:
+    """All bytes on disk over all bytes of the float32 model, floats among them."""
+    model.write_bytes(make_normed().to_bytes())
+    facts = json.loads(succeeds(capsys, "inspect", model, "--json"))
+    dense_bytes = 4 * (6 * 9 + 9 * 6 * 9 + 10 * 9 + 221)
+    assert facts["float32_bytes"] == dense_bytes
+    assert facts["compression_ratio"] == pytest.approx(100 - 100 * model.stat().st_size / dense_bytes)
+    assert f"saved      {facts['compression_ratio']:.3f} %; " in succeeds(capsys, "inspect", model)
+
+
+CONVMIXER_6_256 = [(256, 3, 2, 2), *[(256, 1, 5, 5), (256, 256, 1, 1)] * 6, (10, 256)]
+RESNET_56 = [
+    *[(16, 3, 3, 3), *[(16, 16, 3, 3)] * 18],
+    *[(32, 16, 3, 3), *[(32, 32, 3, 3)] * 17],
+    *[(64, 32, 3, 3), *[(64, 64, 3, 3)] * 17],
+    (10, 64),
+]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "strategy", "ratio"),
+    [
+        (RESNET_56, "mp", "92.53"),
+        (RESNET_56, "rp:0.1", "96.44"),
+        (RESNET_56, "rp:0.01", "96.83"),
+        (CONVMIXER_6_256, "rp:0.1", "95.376"),
+        (CONVMIXER_6_256, "rp:0.01", "96.725"),
+        (CONVMIXER_6_256, "rp:0.001", "96.860"),
+    ],
+)
+def test_inspect_says_the_papers_ratio(
+    shapes: list[tuple[int, ...]], strategy: str, ratio: str, model: Path, capsys: Capture
+) -> None:
+    """The numbers of its Figures 4 and 5; floats do not count there."""
+    floats = (FloatTensor("norms", (30_000,)),)
+    network = dataclasses.replace(model_spec(*shapes, strategy=strategy), floats=floats)
+    mask = Mask.from_bits(np.zeros(network.num_params, np.bool_), network.sizes)
+    artifact = Artifact.of(network, mask, skeleton(network), {}, floats=bytes(4 * network.num_floats))
+    model.write_bytes(artifact.to_bytes())
+    found = json.loads(succeeds(capsys, "inspect", model, "--json"))["paper_compression_ratio"]
+    assert f"{found:.{len(ratio.split('.')[1])}f}" == ratio
+    assert f"; {found:.3f} % by the paper's rule" in succeeds(capsys, "inspect", model)
 
 
 def test_predict_on_a_data_set(model: Path, capsys: Capture) -> None:

@@ -43,9 +43,10 @@ def test_any_slice_of_16_bit_integers(key: int, start: int, count: int) -> None:
         assert int(whole[start]) == word(key, start // 4) >> 16 * (start % 4) & 0xFFFF
 
 
-@given(KEYS, st.integers(0, 300))
-def test_signs_are_the_bits_of_the_words(key: int, count: int) -> None:
-    assert signs(key, count).tolist() == [bool(word(key, i // 64) >> i % 64 & 1) for i in range(count)]
+@given(KEYS, st.integers(0, 300), st.integers(0, 300))
+def test_any_slice_of_signs_are_bits_of_the_words(key: int, start: int, count: int) -> None:
+    wanted = [bool(word(key, i // 64) >> i % 64 & 1) for i in range(start, start + count)]
+    assert signs(key, start, count).tolist() == wanted
 
 
 @given(KEYS, st.lists(st.integers(0, 2**64 - 1), max_size=4))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pemn.distribution import Distribution
 from pemn.errors import ConfigError
 from pemn.prototype import Source, Strategy, sources, unique_values, values
 from pemn.rebuild import frozen_weights
@@ -72,9 +73,11 @@ def test_full_gives_every_layer_its_own_values() -> None:
 def test_strategies_are_nested() -> None:
     # The prototype is a prefix of the largest layer's own values, as in the published code.
     largest = Source(0, 900)
-    assert np.array_equal(values(7, largest, 900)[:10], values(7, Source(0, 10), 10))
+    for kind in Distribution:
+        short = values(7, Source(0, 10), kind, 0, 10)
+        assert np.array_equal(values(7, largest, kind, 0, 900)[:10], short)
 
 
 def test_signed_constant_is_balanced() -> None:
-    share = np.mean(values(7, Source(0, 100_000), 100_000).astype(np.float64))
+    share = np.mean(values(7, Source(0, 100_000), Distribution.SIGNED, 0, 100_000).astype(np.float64))
     assert abs(share) < 0.01

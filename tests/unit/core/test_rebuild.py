@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pemn.distribution import Distribution, draw
 from pemn.errors import LocalError
+from pemn.generator import Purpose, child
 from pemn.mask import Mask
-from pemn.rebuild import frozen_weights, rebuild, weights_sha256
+from pemn.rebuild import frozen_weights, named_tensors, rebuild, weights_sha256
+from pemn.spec import FloatTensor
 from tests.networks import model_spec
 
 SHAPES = [(3, 5), (7, 9), (16, 16), (1, 1), (5, 3, 3, 3)]
@@ -21,12 +25,15 @@ STRATEGIES = ["full", "one-layer", "mp", "rp:0.5", "rp:0.03", "rp:0.001"]
 @given(
     st.lists(st.sampled_from(SHAPES), min_size=1, max_size=4),
     st.sampled_from(STRATEGIES),
+    st.sampled_from(Distribution),
     st.integers(0, 2**64 - 1),
     st.integers(0, 2**32 - 1),
 )
-def test_equals_the_definition(shapes: list[tuple[int, ...]], strategy: str, seed: int, draw: int) -> None:
-    spec = model_spec(*shapes, strategy=strategy, seed=seed)
-    bits = np.random.default_rng(draw).random(spec.num_params) < 0.5
+def test_equals_the_definition(
+    shapes: list[tuple[int, ...]], strategy: str, distribution: Distribution, seed: int, mask_seed: int
+) -> None:
+    spec = replace(model_spec(*shapes, strategy=strategy, seed=seed), distribution=distribution)
+    bits = np.random.default_rng(mask_seed).random(spec.num_params) < 0.5
     weights = rebuild(spec, Mask.from_bits(bits, spec.sizes))
     plain = np.where(bits, frozen_weights(spec), np.float32(0))
     assert weights.tobytes() == plain.tobytes()  # also tells +0.0 from -0.0
@@ -46,14 +53,46 @@ def test_a_weight_is_value_times_scale() -> None:
     assert set(np.abs(weights).tolist()) == {spec.layers[0].scale} == {0.25}
 
 
-def test_golden_weights() -> None:
+@pytest.mark.parametrize("distribution", [Distribution.UNIFORM, Distribution.NORMAL])
+def test_a_generated_weight_is_a_binary16_value_times_scale_rounded_once(distribution: Distribution) -> None:
+    spec = replace(model_spec((10, 49), strategy="full"), distribution=distribution)
+    scale = spec.layers[0].scale
+    values = draw(distribution, child(spec.seed, Purpose.WEIGHTS, 0), 0, 490).astype(np.float64)
+    exact = values * scale  # 11 and 24 bits: float64 holds the product as it is
+    assert np.array_equal(frozen_weights(spec), exact.astype(np.float32))
+    assert len(set(exact.tolist())) > 400
+
+
+GOLDEN = {
+    Distribution.SIGNED: "60ae9b186f594e0370144ac630ce968e52c7fe110609e1c1105d6a21bd44e577",
+    Distribution.UNIFORM: "d10c7e695186a9c8f007cd951282d6a589bcbb89a70660a04f4f3c7cbe61b3c4",
+    Distribution.NORMAL: "c9f0baef8d096b1ded2a39b766bf0ab24503a20dabba86b1aa9c28d2d695d01a",
+}
+
+
+@pytest.mark.parametrize("distribution", Distribution)
+def test_golden_weights(distribution: Distribution) -> None:
     """Written once: a change here is a change of the wire format (docs/wire.md, "Weights")."""
-    spec = model_spec((16, 64), (10, 16), strategy="rp:1e-1")
+    spec = replace(model_spec((16, 64), (10, 16), strategy="rp:1e-1"), distribution=distribution)
     mask = Mask.from_bits(np.arange(spec.num_params) % 3 == 0, spec.sizes)
-    assert (
-        weights_sha256(rebuild(spec, mask)).hex()
-        == "60ae9b186f594e0370144ac630ce968e52c7fe110609e1c1105d6a21bd44e577"
-    )
+    assert weights_sha256(rebuild(spec, mask)).hex() == GOLDEN[distribution]
+
+
+def test_masked_weights_are_plus_zero() -> None:
+    spec = replace(model_spec((30, 30)), distribution=Distribution.NORMAL)
+    weights = rebuild(spec, Mask.from_bits(np.zeros(900, np.bool_), spec.sizes))
+    assert weights.tobytes() == bytes(4 * 900)
+
+
+def test_tensors_by_name_are_views_in_the_order_of_the_spec() -> None:
+    floats = (FloatTensor("position", (2, 3)), FloatTensor("gain", ()))
+    spec = replace(model_spec((3, 5), (2, 3)), floats=floats)
+    weights, numbers = np.arange(21, dtype=np.float32), np.arange(100, 107, dtype=np.float32)
+    named = named_tensors(spec, weights, numbers)
+    assert {name: array.shape for name, array in named.items()} == spec.shapes
+    assert [int(array.ravel()[0]) for array in named.values()] == [0, 15, 100, 106]
+    assert all(np.shares_memory(array, weights) for array in list(named.values())[:2])
+    assert list(named_tensors(model_spec((3, 5), (2, 3)), weights, numbers[:0])) == list(named)[:2]
 
 
 def test_the_hash_is_of_little_endian_float32() -> None:

@@ -19,7 +19,7 @@ from pemn.artifact import Artifact
 from pemn.device import Model
 from pemn.errors import DataError, FileError, MalformedArtifact
 from pemn.training.local import unflatten
-from pemn.training.models import build
+from pemn.training.networks import build
 from tests.models import make_artifact, make_file, random_images, skeleton_of
 from tests.networks import DIGITS
 
@@ -126,7 +126,7 @@ def with_other_weights() -> bytes:
         (lambda: make_file("packed")[:-9], "not an ONNX file"),
         (external_initialiser, "data outside of its ONNX file"),
         (without_contract, "PEMN has not written"),
-        (lambda: skeleton_of("mlp-16-12"), "without its masked weights"),
+        (lambda: skeleton_of("mlp-16-12"), "without its weights"),
         (with_other_weights, "hash of the rebuilt weights"),
     ],
 )

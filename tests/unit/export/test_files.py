@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,17 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from pemn.artifact import Artifact
-from pemn.errors import LocalError, MalformedArtifact
+from pemn.distribution import Distribution
+from pemn.errors import MalformedArtifact
 from pemn.export.dense import dense
 from pemn.export.packed import packed
-from pemn.mask import Mask
-from pemn.prototype import unique_values
 from tests.models import make_artifact, random_images, skeleton_of
 
 # Layer sizes that are and are no multiple of 8, layers of one shape, a stride-1 convolution.
 ARCHITECTURES = ["mlp-17-17-17", "cnn-7-9-9"]
 # Periods: the layer's own, the largest layer's, one that is no multiple of 8, a single value.
 STRATEGIES = ["full", "one-layer", "mp", "rp:0.6", "rp:0.1", "rp:0.013", "rp:0.0001"]
-CASES = [(a, s) for a in ARCHITECTURES for s in STRATEGIES]
+CASES = [(a, s, d) for a in ARCHITECTURES for s in STRATEGIES for d in Distribution]
 
 
 def open_session(data: bytes, optimised: Path | None = None) -> onnxruntime.InferenceSession:
@@ -45,15 +46,14 @@ def run(data: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def both(artifact: Artifact) -> tuple[bytes, bytes]:
-    parts = (artifact.onnx_skeleton, artifact.model, artifact.mask)
-    return packed(*parts), dense(*parts)
+    return packed(artifact), dense(artifact)
 
 
-@pytest.mark.parametrize(("architecture", "strategy"), CASES)
+@pytest.mark.parametrize(("architecture", "strategy", "distribution"), CASES)
 def test_the_runtime_folds_the_packed_file_to_the_rebuilt_weights(
-    architecture: str, strategy: str, tmp_path: Path
+    architecture: str, strategy: str, distribution: Distribution, tmp_path: Path
 ) -> None:
-    artifact = make_artifact(architecture, strategy)
+    artifact = make_artifact(architecture, strategy, distribution=distribution)
     open_session(both(artifact)[0], tmp_path / "optimised.onnx")
     optimised = onnx.load(tmp_path / "optimised.onnx")
     assert [node.name for node in optimised.graph.node if node.name.startswith("pemn")] == []
@@ -67,22 +67,25 @@ def test_the_runtime_folds_the_packed_file_to_the_rebuilt_weights(
         assert found[layer.name].tobytes() == wanted.tobytes(), layer.name  # +0.0 and -0.0 differ here
 
 
-@pytest.mark.parametrize(("architecture", "strategy"), CASES)
-def test_packed_and_dense_give_the_same_logits(architecture: str, strategy: str) -> None:
-    artifact = make_artifact(architecture, strategy)
+@pytest.mark.parametrize(("architecture", "strategy", "distribution"), CASES)
+def test_packed_and_dense_give_the_same_logits(
+    architecture: str, strategy: str, distribution: Distribution
+) -> None:
+    artifact = make_artifact(architecture, strategy, distribution=distribution)
     images = artifact.model.input.normalise(random_images(artifact.model.input))
     small, large = (run(data, images) for data in both(artifact))
     assert np.abs(small).max() > 0.01
     assert np.abs(small - large).max() == 0
 
 
-@pytest.mark.parametrize(("architecture", "strategy"), CASES)
-def test_the_packed_file_is_small(architecture: str, strategy: str) -> None:
-    artifact = make_artifact(architecture, strategy)
+@pytest.mark.parametrize(("architecture", "strategy", "distribution"), CASES)
+def test_the_packed_file_is_small(architecture: str, strategy: str, distribution: Distribution) -> None:
+    artifact = make_artifact(architecture, strategy, distribution=distribution)
     spec = artifact.model
     data = both(artifact)[0]
     num_nodes = len(onnx.load_model_from_string(data).graph.node)
-    prototype = unique_values(spec.strategy, [layer.shape for layer in spec.layers]) / 8 + len(spec.layers)
+    bytes_of_value = 1 / 8 if distribution is Distribution.SIGNED else 2
+    prototype = spec.unique_values * bytes_of_value + len(spec.layers)
     assert len(data) <= artifact.mask.packed.size + prototype + 12 * 1024 + 60 * num_nodes
 
 
@@ -126,13 +129,10 @@ def test_the_onnx_projects_own_runtime_agrees() -> None:
 
 
 @pytest.mark.parametrize("make", [packed, dense])
-def test_parts_of_different_networks_are_refused(make: type) -> None:
-    artifact = make_artifact("mlp-17-17-17", "mp")
-    with pytest.raises(MalformedArtifact, match="masked weights of an ONNX skeleton"):
-        make(skeleton_of("mlp-16"), artifact.model, artifact.mask)
-    other = Mask.from_bits(np.ones(9, np.bool_), [9])
-    with pytest.raises(LocalError, match="mask of another network"):
-        make(artifact.onnx_skeleton, artifact.model, other)
+def test_a_skeleton_of_another_network_is_refused(make: Callable[[Artifact], bytes]) -> None:
+    artifact = replace(make_artifact("mlp-17-17-17", "mp"), onnx_skeleton=skeleton_of("mlp-16"))
+    with pytest.raises(MalformedArtifact, match="weights of an ONNX skeleton"):
+        make(artifact)
 
 
 def test_a_skeleton_that_is_no_valid_onnx_is_refused() -> None:
@@ -140,7 +140,7 @@ def test_a_skeleton_that_is_no_valid_onnx_is_refused() -> None:
     model = onnx.load_model_from_string(artifact.onnx_skeleton)
     model.graph.node[-1].input[0] = "nowhere"
     with pytest.raises(MalformedArtifact, match="ONNX skeleton of a network"):
-        packed(model.SerializeToString(), artifact.model, artifact.mask)
+        packed(replace(artifact, onnx_skeleton=model.SerializeToString()))
 
 
 def test_files_are_made_without_torch(tmp_path: Path) -> None:
@@ -157,8 +157,7 @@ from pemn.export.packed import packed
 folder = Path({str(tmp_path)!r})
 artifact = Artifact.from_bytes((folder / "model.pemn").read_bytes())
 for make in (packed, dense):
-    data = make(artifact.onnx_skeleton, artifact.model, artifact.mask)
-    (folder / make.__name__).write_bytes(data)
+    (folder / make.__name__).write_bytes(make(artifact))
 """
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)
     for name, wanted in zip(("packed", "dense"), both(artifact), strict=True):

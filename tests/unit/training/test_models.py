@@ -14,7 +14,8 @@ from pemn.errors import ConfigError, WrongSpec
 from pemn.prototype import Strategy
 from pemn.spec import InputContract, Layer, ModelSpec
 from pemn.training.local import unflatten
-from pemn.training.models import build, check_model, masked_layers, model_spec
+from pemn.training.models import PAPER, WeightInit, check_model, describe, model_spec
+from pemn.training.networks import build
 from tests.networks import DIGITS
 
 CIFAR = InputContract((3, 32, 32), (0.5,) * 3, (0.25,) * 3, tuple("abcdefghij"))
@@ -81,20 +82,43 @@ def test_describing_a_network_takes_no_memory_for_it() -> None:
     assert spec_of("mlp-99999-99999").num_params > 10**10
 
 
+def test_what_is_not_masked_is_named_as_floats() -> None:
+    module = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 10, bias=False)
+    )
+    spec = describe(module, "own", DIGITS, 7, Strategy("mp"))
+    assert [layer.name for layer in spec.layers] == ["0.weight", "3.weight"]
+    assert [tensor.name for tensor in spec.floats] == [
+        *("0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"),
+    ]
+
+
 @pytest.mark.parametrize(
-    ("module", "names"),
+    ("strategy", "init", "fans"),
     [
-        (nn.Linear(4, 4), "bias"),
-        (nn.Sequential(nn.Linear(4, 4, bias=False), nn.LayerNorm(4)), "1.weight, 1.bias"),
-        (
-            nn.Sequential(nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False)),
-            "1.running_mean, 1.running_var, 1.num_batches_tracked",
-        ),
+        ("mp", PAPER, [64, 64, 64]),  # all take the first layer's values
+        ("full", PAPER, [64, 16, 12]),
+        ("one-layer", PAPER, [64, 16, 12]),
+        ("rp:0.1", WeightInit(gain=2.0), [64, 16, 12]),
     ],
 )
-def test_floats_that_no_mask_can_express_are_named(module: nn.Module, names: str) -> None:
-    with pytest.raises(ConfigError, match=f"cannot express: got {names}$"):
-        masked_layers(module)
+def test_the_scale_of_a_layer(strategy: str, init: WeightInit, fans: list[int]) -> None:
+    spec = model_spec("mlp-16-12", DIGITS, 7, Strategy.parse(strategy), init)
+    assert [layer.scale for layer in spec.layers] == [np.float32(init.gain / math.sqrt(fan)) for fan in fans]
+
+
+def test_a_gain_that_is_none() -> None:
+    with pytest.raises(ConfigError, match="gain of the weights: got nan"):
+        WeightInit(gain=math.nan)
+
+
+def test_installed_code_is_not_run_because_the_other_end_says_so() -> None:
+    spec = dataclasses.replace(spec_of(), architecture="antigravity:fly")
+    for allowed in (None, "antigravity:land"):
+        with pytest.raises(WrongSpec, match="network from installed code: got antigravity:fly"):
+            check_model(spec, allowed)
+    with pytest.raises(WrongSpec, match="network of the spec"):
+        check_model(dataclasses.replace(spec, architecture="pemn_no_such:fly"), "pemn_no_such:fly")
 
 
 def test_a_spec_of_this_machine_passes() -> None:
@@ -107,19 +131,18 @@ def test_a_spec_of_this_machine_passes() -> None:
     [
         Layer("linear1.bias", (16, 64), 0.25),
         Layer("linear1.weight", (64, 16), 0.25),
-        Layer("linear1.weight", (16, 64), 0.5),
     ],
 )
 def test_a_spec_with_another_layer_is_refused_by_name(layer: Layer) -> None:
     spec = spec_of()
     other = dataclasses.replace(spec, layers=(layer, *spec.layers[1:]))
-    with pytest.raises(WrongSpec, match=r"layer of the spec: got .*; wanted .*; in linear1\.weight"):
+    with pytest.raises(WrongSpec, match=r"tensor of the network: .*; in linear1\.(weight|bias)"):
         check_model(other)
 
 
 def test_a_spec_with_fewer_layers_or_an_unknown_name_is_refused() -> None:
     spec = spec_of()
-    with pytest.raises(WrongSpec, match="number of layers: got 2; wanted 3"):
+    with pytest.raises(WrongSpec, match=r"tensor of the network: wanted \(10, 12\); in head.weight"):
         check_model(dataclasses.replace(spec, layers=spec.layers[:2]))
     with pytest.raises(WrongSpec, match="unknown architecture"):
         check_model(dataclasses.replace(spec, architecture="transformer"))

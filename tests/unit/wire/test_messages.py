@@ -324,6 +324,9 @@ def test_the_spec_reads_back() -> None:
         ("model.layer.scale", 0.0),
         ("model.layer.scale", float("nan")),
         ("model.layer.scale", -1.0),
+        ("model.layer.scale", 2.0**21),
+        ("model.distribution", ""),
+        ("model.distribution", "Signed"),
         ("model.layer.shape", []),
         ("model.layer.shape", [0, 3]),
         ("model.layer.shape", [1 << 14, 1 << 15]),
@@ -365,9 +368,22 @@ def test_a_spec_out_of_bounds(path: str, value: Any) -> None:
         Spec.from_bytes(changed(path, value))
 
 
+def test_a_distribution_that_is_none_is_named() -> None:
+    wanted = r"distribution: got 'cauchy'; wanted signed, uniform, normal$"
+    with pytest.raises(MalformedFrame, match=wanted):
+        Spec.from_bytes(changed("model.distribution", "cauchy"))
+
+
+def test_a_federation_exchanges_no_floats() -> None:
+    proto = SPEC.to_proto()
+    proto.model.floats.add(name="bias", shape=[3])
+    with pytest.raises(MalformedFrame, match="floats of a network in a federation: got 1; wanted 0"):
+        Spec.from_bytes(proto.SerializeToString(deterministic=True))
+
+
 def test_another_protocol_version_is_named() -> None:
-    with pytest.raises(WrongProtocol, match=r"protocol version: got 1; wanted 2; in spec"):
-        Spec.from_bytes(changed("protocol_version", 1))
+    with pytest.raises(WrongProtocol, match=r"protocol version: got 2; wanted 3; in spec"):
+        Spec.from_bytes(changed("protocol_version", 2))
 
 
 def test_a_long_error_text_is_cut_to_whole_characters() -> None:

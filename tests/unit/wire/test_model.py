@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
+from pemn.distribution import Distribution
 from pemn.errors import MalformedFrame
-from pemn.wire.limits import MAX_PARAMS
+from pemn.spec import FloatTensor
+from pemn.wire.limits import MAX_FLOATS, MAX_PARAMS
 from pemn.wire.model import model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
 from tests.networks import model_spec
@@ -61,6 +64,41 @@ def test_a_network_may_have_just_so_many_weights_and_is_not_built(shapes: list[t
 def test_one_weight_more_is_refused(shapes: list[tuple[int, ...]]) -> None:
     with pytest.raises(MalformedFrame, match="number of weights: wanted <= 268435456"):
         model_from_proto(network(shapes))
+
+
+@pytest.mark.parametrize("distribution", Distribution)
+def test_a_network_with_floats_reads_back(distribution: Distribution) -> None:
+    floats = (FloatTensor("norm.bias", (5,)), FloatTensor("gain", ()), FloatTensor("position", (1, 4, 2)))
+    model = replace(model_spec((2, 3)), distribution=distribution, floats=floats)
+    proto = pb.ModelSpec.FromString(model_to_proto(model).SerializeToString())
+    assert model_from_proto(proto) == model
+
+
+def with_floats(*floats: tuple[str, list[int]]) -> pb.ModelSpec:
+    proto = network([(1, 1)])
+    for name, shape in floats:
+        proto.floats.add(name=name, shape=shape)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("floats", "complaint"),
+    [
+        ([("", [1])], "empty name of floats"),
+        ([("x", [0])], r"shape of floats: got \(0,\); wanted sizes >= 1; in x"),
+        ([("x", [1]), ("x", [2])], "two tensors of one name"),
+        ([("layer 0", [1])], "two tensors of one name"),
+        ([("x", [1 << 24]), ("y", [])], "number of floats: wanted <= 16777216"),
+        ([("x", [(1 << 32) - 1] * 8)], "number of floats: wanted <= 16777216"),
+    ],
+)
+def test_floats_that_cannot_be_are_refused(floats: list[tuple[str, list[int]]], complaint: str) -> None:
+    with pytest.raises(MalformedFrame, match=complaint):
+        model_from_proto(with_floats(*floats))
+
+
+def test_a_network_may_have_just_so_many_floats() -> None:
+    assert model_from_proto(with_floats(("x", [1 << 23]), ("y", [1 << 23]))).num_floats == MAX_FLOATS
 
 
 @pytest.mark.parametrize("image", [(1, 1 << 14, 1 << 14), (64, 1 << 11, 1 << 11), (1, 1 << 28, 1)])

@@ -26,6 +26,8 @@ MOST = {
     "std of InputContract": limits.MAX_CHANNELS,
     "class_names of InputContract": limits.MAX_CLASSES,
     "layers of ModelSpec": limits.MAX_LAYERS,
+    "floats of ModelSpec": limits.MAX_FLOAT_TENSORS,
+    "shape of FloatTensor": limits.MAX_DIMENSIONS,
     "start_level_deltas of MaskProtocol": limits.MAX_START_LEVELS // 2,
     "provenance of Artifact": limits.MAX_PROVENANCE,
     "start_edges of Artifact": limits.MAX_START_EDGES,
@@ -33,12 +35,14 @@ MOST = {
 LONGEST = {
     "spec of Content": limits.MAX_SPEC_BYTES,
     "model of Artifact": limits.MAX_SPEC_BYTES,
+    "floats of Artifact": 4 * limits.MAX_FLOATS,
     "text of Error": limits.MAX_ERROR_TEXT_BYTES,
     "value of ProvenanceEntry": limits.MAX_ERROR_TEXT_BYTES,
     **dict.fromkeys(
         [
-            "name of Layer", "class_names of InputContract", "architecture of ModelSpec", "strategy of ModelSpec",
-            "dataset of DataPlan", "partition of DataPlan", "key of ProvenanceEntry",
+            "name of Layer", "name of FloatTensor", "class_names of InputContract", "architecture of ModelSpec",
+            "strategy of ModelSpec", "distribution of ModelSpec", "dataset of DataPlan", "partition of DataPlan",
+            "key of ProvenanceEntry",
         ],
         limits.MAX_TEXT_BYTES,
     ),
@@ -224,7 +228,12 @@ def test_all_that_protobuf_writes_goes_through(proto: Message) -> None:
     assert again.SerializeToString(deterministic=True) == proto.SerializeToString(deterministic=True)
 
 
-BOMB_FIELDS = "layers of ModelSpec", "class_names of InputContract", "start_level_deltas of MaskProtocol"
+BOMB_FIELDS = (
+    "layers of ModelSpec",
+    "floats of ModelSpec",
+    "class_names of InputContract",
+    "start_level_deltas of MaskProtocol",
+)
 BOMBS = [within(path, times(path[-1], 500_000)) for path in map(BY_TITLE.__getitem__, BOMB_FIELDS)]
 
 
@@ -253,8 +262,12 @@ proto = run_spec(model_spec((9, 13), (10, 9))).to_proto()
 del proto.model.layers[:], proto.model.input.class_names[:]
 for i in range({limits.MAX_LAYERS}):
     proto.model.layers.add(name=f"{{i:04x}}", shape=[1] * {limits.MAX_DIMENSIONS}, scale=1)
+num_floats = int(sys.argv[1])
+for i in range(num_floats):
+    proto.model.floats.add(name=f"{{i:04x}}.", shape=[1] * {limits.MAX_DIMENSIONS})
 # A character of four bytes makes a Python text of four bytes a character.
-proto.model.input.class_names.extend([chr(0x1F600) + "x" * 20] * {limits.MAX_CLASSES})
+name = chr(0x1F600) + "x" * (16 if num_floats else 20)
+proto.model.input.class_names.extend([name] * {limits.MAX_CLASSES})
 content = Content(broadcast=Broadcast(1, 0, 1, bytes(16), b"x")).to_proto()
 content.spec.CopyFrom(proto)
 sys.stdout.buffer.write(content.SerializeToString(deterministic=True))
@@ -285,12 +298,17 @@ print(peak_kib() - before)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(
     ("body", "max_kib", "outcome"),
-    [*((bomb, 1024, "refused") for bomb in BOMBS), (None, limits.MAX_SPEC_BYTES * 16 // 1024, "read")],
-    ids=[*BOMB_FIELDS, "largest"],
+    [
+        *((bomb, 1024, "refused") for bomb in BOMBS),
+        (0, limits.MAX_SPEC_BYTES * 16 // 1024, "read"),
+        (limits.MAX_FLOAT_TENSORS, limits.MAX_SPEC_BYTES * 16 // 1024, "refused"),
+    ],
+    ids=[*BOMB_FIELDS, "largest", "largest, with floats"],
 )
-def test_the_memory_of_the_worst(body: bytes | None, max_kib: int, outcome: str) -> None:
-    if body is None:
-        body = subprocess.run([sys.executable, "-c", LARGEST], capture_output=True, check=True).stdout
+def test_the_memory_of_the_worst(body: bytes | int, max_kib: int, outcome: str) -> None:
+    if isinstance(body, int):
+        command = [sys.executable, "-c", LARGEST, str(body)]
+        body = subprocess.run(command, capture_output=True, check=True).stdout
         assert len(body) > 0.9 * limits.MAX_SPEC_BYTES
     ran = subprocess.run([sys.executable, "-c", PEAK], input=body, capture_output=True, check=True)
     told, kib = ran.stdout.decode().split()

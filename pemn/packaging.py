@@ -1,0 +1,33 @@
+"""Masked module -> artifact: where training and export meet."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from torch import nn
+
+from pemn.artifact import Artifact
+from pemn.export.skeleton import skeleton
+from pemn.spec import ModelSpec
+from pemn.training.masked import mask_of, unmask
+
+
+def package(module: nn.Module, spec: ModelSpec, provenance: dict[str, str]) -> Artifact:
+    """Returns a trained network as what a .pemn file holds: seed, mask, floats and graph.
+
+    Args:
+        module: What `pemn.mask_model` made for the spec, on any device; it is left as it is.
+        spec: Its description.
+        provenance: Texts for people.
+
+    Raises:
+        ConfigError: If scores are not numbers, or the exporter's packages are not installed.
+        LocalError: If the module is not the spec's, or a float of it is not finite.
+    """
+    mask = mask_of(module, spec)
+    plain = unmask(copy.deepcopy(module)).cpu()
+    state = plain.state_dict()
+    floats = [state[tensor.name].numpy().ravel() for tensor in spec.floats]
+    joined = np.concatenate([*floats, np.empty(0, np.float32)]).astype("<f4")
+    return Artifact.of(spec, mask, skeleton(plain, spec), provenance, floats=joined.tobytes())

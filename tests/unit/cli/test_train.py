@@ -1,0 +1,144 @@
+"""`pemn train`: what it leaves, and that a run that was stopped goes on as if it had not been."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pemn.artifact import Artifact
+from pemn.commands.train import CHECKPOINT_NAME, train
+from pemn.data.datasets import load
+from pemn.device.model import Model
+from pemn.errors import ConfigError, FileError
+from pemn.training.epochs import Training
+
+SMALL = ["--model", "mlp-24-16", "--epochs", "3", "--num-images", "300", "--threads", "1"]
+
+
+def run(folder: Path, *options: str) -> dict[str, Any]:
+    assert train([*SMALL, "--run-dir", str(folder), *options]) == 0
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def test_it_leaves_a_model_that_predicts_as_measured(tmp_path: Path) -> None:
+    summary = run(tmp_path, "--strategy", "rp:0.05", "--batch-size", "16")
+    test = load("digits", None, "test")
+    for name in ("model.pemn", "model.onnx"):
+        logits = Model.load(tmp_path / name).predict(test.images)
+        assert np.mean(logits.argmax(1) == test.labels) == summary["accuracy"]["last_epoch"]
+        assert (tmp_path / name).stat().st_size == summary["bytes"][name]
+    artifact = Artifact.from_bytes((tmp_path / "model.pemn").read_bytes())
+    assert str(artifact.model.distribution) == "normal"
+    assert artifact.mask.num_kept == sum(n - int(0.5 * n) for n in artifact.model.sizes)
+    assert summary["unique_values"] == int(24 * 64 * 0.05) + 1
+    assert [epoch["epoch"] for epoch in summary["epochs"]] == [1, 2, 3]
+    assert summary["accuracy"]["best_on_validation"]["validation"] == max(
+        epoch["validation"] for epoch in summary["epochs"]
+    )
+    assert summary["accuracy"]["last_epoch"] > 0.5
+    assert [path.name for path in tmp_path.iterdir() if path.name.endswith(".part")] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--scores", "bernoulli", "--optimizer", "adamw"],
+        ["--strategy", "dense", "--optimizer", "sgd", "--learning-rate", "0.1"],
+        ["--model", "vit-1-16", "--preset", "paper", "--learning-rate", "0.01", "--num-images", "60"],
+        ["--model", "convmixer-1-8", "--augmentation", "paper-convmixer", "--half", "--num-images", "60"],
+    ],
+    ids=["bernoulli", "dense", "vit with dropout", "convmixer with batch norm"],
+)
+def test_a_stopped_run_goes_on_bit_for_bit(
+    options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "vit-1-16" in options or "convmixer-1-8" in options:
+        options = [*options, "--dataset", "folder:16", "--data-dir", str(coloured(tmp_path / "data"))]
+    whole = run(tmp_path / "whole", *options)
+    epoch = Training.run_epoch
+
+    def stop(self: Training, *arguments: Any) -> float:
+        if self.num_epochs_done == 2:
+            raise KeyboardInterrupt
+        return epoch(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "run_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts", *options)
+    torch.manual_seed(99)  # another process has other generators
+    parts = run(tmp_path / "parts", *options, "--resume")
+    for one in (whole, parts):
+        del one["seconds"]
+        for entry in one["epochs"]:
+            del entry["seconds"]
+    assert parts == whole
+    names = ["model.pemn", "model.onnx"] if "dense" not in options else []
+    for name in names:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def coloured(folder: Path) -> Path:
+    from PIL import Image
+
+    random = np.random.default_rng(1)
+    for split, count in (("train", 40), ("test", 10)):
+        for label, tint in enumerate(((200, 60, 60), (60, 60, 200))):
+            place = folder / split / f"class{label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(random.normal(tint, 60, (16, 16, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder
+
+
+def test_floats_go_into_the_model(tmp_path: Path) -> None:
+    data = ["--dataset", "folder:16", "--data-dir", str(coloured(tmp_path / "data")), "--num-images", "60"]
+    summary = run(tmp_path / "run", "--model", "convmixer-1-8", *data)
+    artifact = Artifact.from_bytes((tmp_path / "run/model.pemn").read_bytes())
+    assert summary["num_floats"] == artifact.model.num_floats == 3 * 4 * 8
+    test = load("folder:16", tmp_path / "data", "test")
+    for name in ("model.pemn", "model.onnx"):
+        logits = Model.load(tmp_path / "run" / name).predict(test.images)
+        assert np.mean(logits.argmax(1) == test.labels) == summary["accuracy"]["last_epoch"]
+
+
+def test_a_checkpoint_of_other_options_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(ConfigError, match="resuming with another option: got 4; wanted 3; in --epochs"):
+        run(tmp_path, "--resume", "--epochs", "4")
+    with pytest.raises(ConfigError, match="results of another run"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="no checkpoint to go on from"):
+        run(tmp_path, "--resume")
+    run(tmp_path / "a")
+    path = tmp_path / "a" / CHECKPOINT_NAME
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FileError, match="damaged checkpoint"):
+        run(tmp_path / "a", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--strategy", "rp:2"], "unknown strategy"),
+        (["--scores", "topk:0"], "unknown score rule"),
+        (["--model", "resnet-7"], "resnet"),
+        (["--num-images", "100000"], "training images: got 100000; wanted at most"),
+        (["--preset", "paper"], "no recipe in the paper"),
+        (["--dense-layers", "tail.*"], "pattern that matches no parameter"),
+        (["--strategy", "dense", "--optimizer", "sgd", "--learning-rate", "1e30"], "training diverged"),
+    ],
+)
+def test_wrong_options_are_told(options: list[str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run(tmp_path / "run", *options)
