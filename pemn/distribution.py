@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 
 from pemn.generator import signs, uint16s
 
+_ONE = np.float16(1.0).view(np.uint16)  # the sign is its highest bit
+
 # In binary32; uint16 u stands for (2 u - 65535) / 65536 of the half width.
 _UNIFORM_STEP = np.float32(np.sqrt(3.0) / 65536)
 
@@ -66,7 +68,7 @@ def draw(distribution: Distribution, key: int, start: int, count: int) -> NDArra
         float16 [count].
     """
     if distribution is Distribution.SIGNED:
-        return np.where(signs(key, start, count), np.float16(-1.0), np.float16(1.0))
+        return (signs(key, start, count).astype(np.uint16) << 15 | _ONE).view(np.float16)
     if distribution is Distribution.NORMAL:
         return normal_table().take(uint16s(key, start, count))
     odd = 2 * uint16s(key, start, count).astype(np.int32) - 65535

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,7 @@ def layer_values(spec: ModelSpec, index: int) -> NDArray[np.float32]:
         float32 [min(period, size of the layer)].
     """
     layer, source = spec.layers[index], spec.sources[index]
-    short = values(spec.seed, source, spec.distribution, 0, min(source.period, layer.size))
-    return short.astype(np.float32) * np.float32(layer.scale)
+    return _scaled(values(spec.seed, source, spec.distribution, 0, min(source.period, layer.size)), layer)
 
 
 def frozen_weights(spec: ModelSpec) -> NDArray[np.float32]:
@@ -63,11 +63,16 @@ def rebuild(spec: ModelSpec, mask: Mask) -> NDArray[np.float32]:
     """
     if mask.sizes != spec.sizes:
         raise LocalError("mask of another network", got=mask.sizes, wanted=spec.sizes)
-    out = np.empty(spec.num_params, np.float32)
-    begin = 0
+    out, prototypes = np.empty(spec.num_params, np.float32), _shared_prototypes(spec)
+    begin, scaled, scaled_by = 0, np.empty(0, np.float32), None
     for index, (layer, source) in enumerate(zip(spec.layers, spec.sources, strict=True)):
-        end = begin + layer.size
-        _fill(out[begin:end], _tile(spec, index, layer, source), mask.layer(index))
+        end, count = begin + layer.size, min(source.period, layer.size)
+        if scaled_by != (source.stream, layer.scale) or scaled.size < count:
+            prototype = prototypes.get(source.stream)
+            if prototype is None:
+                prototype = values(spec.seed, source, spec.distribution, 0, count)
+            scaled, scaled_by = _scaled(prototype, layer), (source.stream, layer.scale)
+        _fill(out[begin:end], _tile(scaled[:count], layer), mask.layer(index))
         begin = end
     return out
 
@@ -99,23 +104,41 @@ def weights_sha256(weights: NDArray[np.float32]) -> bytes:
     return hashlib.sha256(weights.astype("<f4", copy=False).tobytes()).digest()
 
 
-def _tile(spec: ModelSpec, index: int, layer: Layer, source: Source) -> NDArray[np.uint32]:
+def _shared_prototypes(spec: ModelSpec) -> dict[int, NDArray[np.float16]]:
+    """Returns the values of the streams that several layers read, as many as the largest of them needs."""
+    longest: dict[int, int] = {}
+    for source, size in zip(spec.sources, spec.sizes, strict=True):
+        longest[source.stream] = max(longest.get(source.stream, 0), min(source.period, size))
+    num_readers = Counter(source.stream for source in spec.sources)
+    return {
+        stream: values(spec.seed, Source(stream, count), spec.distribution, 0, count)
+        for stream, count in longest.items()
+        if num_readers[stream] > 1
+    }
+
+
+def _scaled(prototype: NDArray[np.float16], layer: Layer) -> NDArray[np.float32]:
+    scaled: NDArray[np.float32] = np.multiply(prototype, np.float32(layer.scale), dtype=np.float32)
+    return scaled
+
+
+def _tile(scaled: NDArray[np.float32], layer: Layer) -> NDArray[np.uint32]:
     """Returns the bits of a layer's values, repeated to whole bytes of mask and about a block."""
-    short = layer_values(spec, index)
-    if short.size < layer.size:
-        whole = math.lcm(source.period, 8)
-        short = np.resize(short, min(whole * -(-_BLOCK_WEIGHTS // whole), -(-layer.size // 8) * 8))
-    return short.view(np.uint32)
+    if scaled.size < layer.size:
+        whole = math.lcm(scaled.size, 8)
+        scaled = np.resize(scaled, min(whole * -(-_BLOCK_WEIGHTS // whole), -(-layer.size // 8) * 8))
+    return scaled.view(np.uint32)
 
 
 def _fill(out: NDArray[np.float32], tile: NDArray[np.uint32], packed: NDArray[np.uint8]) -> None:
     """Writes `out[i] = tile[i % len(tile)]` where bit i is set, else +0.0."""
     bits = out.view(np.uint32)
-    for begin in range(0, out.size, tile.size):
-        block = bits[begin : begin + tile.size]
-        whole = block.size // 8 * 8
-        rows = packed[begin // 8 : (begin + whole) // 8]
-        np.take(_BYTE_MASKS, rows, axis=0, out=block[:whole].reshape(-1, 8), mode="clip")
-        if whole < block.size:
-            block[whole:] = _BYTE_MASKS[packed[-1], : block.size - whole]
-        np.bitwise_and(block, tile[: block.size], out=block)
+    for first in range(0, out.size, tile.size):
+        for begin in range(first, min(first + tile.size, out.size), _BLOCK_WEIGHTS):
+            end = min(begin + _BLOCK_WEIGHTS, first + tile.size, out.size)
+            block, whole = bits[begin:end], (end - begin) // 8 * 8
+            rows = packed[begin // 8 : (begin + whole) // 8]
+            np.take(_BYTE_MASKS, rows, axis=0, out=block[:whole].reshape(-1, 8), mode="clip")
+            if whole < block.size:
+                block[whole:] = _BYTE_MASKS[packed[-1], : block.size - whole]
+            np.bitwise_and(block, tile[begin - first : end - first], out=block)
