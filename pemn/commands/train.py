@@ -82,9 +82,8 @@ class _Run:
         device: torch.device,
     ) -> None:
         self._settings, self._splits, self._folder = settings, splits, settings.run_dir
-        torch.manual_seed(
-            child(settings.seed, Purpose.SCORES) >> 1
-        )  # floats and dense weights begin as torch has them
+        # Floats and dense weights begin as torch has them.
+        torch.manual_seed(child(settings.seed, Purpose.SCORES) >> 1)
         self._module = build(settings.model, contract.shape, len(contract.class_names)).to(device)
         self._spec: ModelSpec | None = None
         if settings.strategy != DENSE:
