@@ -83,7 +83,7 @@ def code_bytes(
 def votes(levels: Levels, draw: Draw, flips: NDArray[np.bool_]) -> Iterator[tuple[str, float]]:
     """Yields what a vote costs under each set of contexts."""
     n = levels.num_params
-    q, u = (part.astype(np.int64) for part in draw.block(0, n))
+    q, u = (part.astype(np.int64) for part in (draw.q(0, n), draw.u(0, n)))
     odds, far = LOG_ODDS[q].astype(np.int64), LOG_ODDS[u].astype(np.int64) - LOG_ODDS[q]
     group: Shaped = levels.groups.ids(0, n).astype(np.int64), levels.groups.count
     octave, arcsine = buckets_of_odds(odds, 1, 16), (np.searchsorted(_ARCSINE_EDGES, q, side="right"), 16)
@@ -144,9 +144,11 @@ def run(options: RunOptions, rounds: Sequence[int]) -> Iterator[Row]:
             flips = draw_flips(trained, draw)
             ballot.add(slot, Vote(round_, flips, metrics))
             if round_ in rounds:
-                up, down = (unpack(part, 0, levels.num_params) for part in (flips.raised, flips.lowered))
-                costs.append(dict(votes(levels, draw, up | down)))
-                first = first if slot else up.astype(np.int64) - down
+                flipped = unpack(flips.mask, 0, levels.num_params)
+                costs.append(dict(votes(levels, draw, flipped)))
+                if slot == 0:
+                    kept = draw.u(0, levels.num_params) < draw.q(0, levels.num_params)
+                    first = np.where(kept, -1, 1) * flipped
         after: ServerState = server.commit(state, ballot)
         if round_ in rounds:
             mean = {name: float(np.mean([cost[name] for cost in costs])) for name in costs[0]}

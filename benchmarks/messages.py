@@ -100,7 +100,7 @@ def messages(levels: Levels) -> Iterator[tuple[str, Message]]:
         for slot in range(NUM_CLIENTS):
             draw = Draw(levels, k, round_, slot)
             vote = draw_flips(drift(q, round_, slot), draw)
-            tally.add(vote.raised, vote.lowered)
+            tally.add(vote)
         before, p_hat = k, learn(PROTOCOL, p_hat, tally)
         k = settle(PROTOCOL, p_hat, k, q)
 
@@ -108,9 +108,9 @@ def messages(levels: Levels) -> Iterator[tuple[str, Message]]:
     yield (
         "vote",
         Message(
-            lambda: encode_flips(vote, draw),
+            lambda: encode_flips(vote),
             lambda data: decode_flips(data, draw),
-            lambda got: np.array_equal(got.raised, vote.raised) and np.array_equal(got.lowered, vote.lowered),
+            lambda got: np.array_equal(got.mask, vote.mask),
         ),
     )
     yield (

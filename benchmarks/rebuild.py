@@ -38,7 +38,7 @@ def main() -> None:
     layers = tuple(Layer(f"{i}.weight", (args.width, args.width), 0.0625) for i in range(20))
     specs = {
         f"{strategy}, {distribution}": ModelSpec(
-            "benchmark", _CONTRACT, layers, 1, Strategy.parse(strategy), distribution
+            "benchmark", _CONTRACT, layers, 1, Strategy.parse(strategy), bytes(16), distribution
         )
         for strategy, distribution in CASES
     }

@@ -1,7 +1,8 @@
-"""How fast the server adds up votes: `pemn.federation.tally` beside a copy of the votes and the obvious sum.
+"""How fast masks are counted: `pemn.federation.planes` beside a copy of them and the obvious sum; and whole votes.
 
-`bytes` are those of the packed arrays that go in: two bits a weight and vote, raised and lowered. All of it runs on one
-thread; ratios are of processor time.
+`bytes` are those of the packed masks that go in, one bit a weight. `votes` is `pemn.federation.tally` with flips as
+they come out of a message: the server draws each vote's dither again, and counts two masks for it. All of it runs on
+one thread; ratios are of processor time.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.codec import only, version_of
 from benchmarks.measure import Case, measure, table, write_result
+from pemn.federation.flips import Draw, Flips
+from pemn.federation.levels import Levels, normal_start_levels
+from pemn.federation.planes import GROUP, BitPlanes
 from pemn.federation.tally import Tally, learn
 from pemn.wire.spec import MaskProtocol
 
-Votes = NDArray[np.uint8]
+Masks = NDArray[np.uint8]
 
-# Weights whose sums are taken at a time.
+# Weights whose counters are taken at a time.
 PART = 1 << 17
+PROTOCOL = MaskProtocol(step=2621, eta_num=1, eta_den=1, start_levels=normal_start_levels(3.0))
 
 
 def main() -> None:
@@ -28,25 +34,35 @@ def main() -> None:
     parser.add_argument(
         "--num-params", type=int, default=10_000_000, help="weights, n (default: %(default)s)"
     )
-    parser.add_argument("--clients", type=int, default=100, help="votes, K (default: %(default)s)")
+    parser.add_argument("--masks", type=int, default=100, help="masks, and votes, K (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=9, help="of everything (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     args = parser.parse_args()
-    n, num_votes = args.num_params, args.clients
+    n = args.num_params
 
-    votes = draw_votes(num_votes, n)
-    copy, counted = np.empty_like(votes), add(votes, n)
-    if not np.array_equal(counted.sums(0, n), sum_obviously(votes, n)):
+    masks = draw_masks(args.masks, n)
+    copy = np.empty_like(masks)
+    if not np.array_equal(add(masks).integers(0, n), sum_obviously(masks, n)):
         raise SystemExit("the two sums differ: nothing measured")
-    protocol = MaskProtocol(step=2621, eta_num=1, eta_den=1, start_levels=())
     p_hat = np.full(n, 1 << 23, np.int32)
+    levels, k = Levels(PROTOCOL, 1, (n,)), np.zeros(n, np.int8)
+    votes = [Flips(Draw(levels, k, 1, slot), mask) for slot, mask in enumerate(masks)]
+
+    def count(way: str) -> None:
+        with only(way):
+            tally = Tally(n)
+            for vote in votes:
+                tally.add(vote)
+            learn(PROTOCOL, p_hat, tally)
+
     cases = {
-        "copy": Case(lambda: np.copyto(copy, votes), votes.nbytes),
-        "add": Case(lambda: add(votes, n), votes.nbytes),
-        "add and sums": Case(lambda: sum_up(add(votes, n), n), votes.nbytes),
-        "add and learn": Case(lambda: learn(protocol, p_hat, add(votes, n)), votes.nbytes),
-        "unpack and sum": Case(lambda: sum_obviously(votes, n), votes.nbytes),
+        "copy": Case(lambda: np.copyto(copy, masks), masks.nbytes),
+        "add": Case(lambda: add(masks), masks.nbytes),
+        "add and integers": Case(lambda: integers(add(masks), n), masks.nbytes),
+        "unpack and sum": Case(lambda: sum_obviously(masks, n), masks.nbytes),
     }
+    for way in ["numba", "numpy"] if version_of("numba") else ["numpy"]:
+        cases[f"votes, {way}"] = Case(lambda way=way: count(way), masks.nbytes)  # type: ignore[misc]
     timings = measure(cases, args.repetitions)
     obvious, copied = timings["unpack and sum"], timings["copy"]
     ratios = {
@@ -58,46 +74,39 @@ def main() -> None:
         if name.startswith("add")
     }
     print(table(timings))
-    parameters = {"num_params": n, "clients": num_votes, "repetitions": args.repetitions}
-    write_result(args.output, "benchmarks.tally", parameters, timings, ratios=ratios)
+    parameters = {"num_params": n, "masks": args.masks, "repetitions": args.repetitions}
+    versions = {"numba": version_of("numba")}
+    write_result(args.output, "benchmarks.tally", parameters, timings, versions=versions, ratios=ratios)
 
 
-def draw_votes(num_votes: int, num_params: int) -> Votes:
-    """Returns uint8 [num_votes, 2, ceil(num_params / 8)]: random votes, a quarter +1 and a quarter -1.
-
-    The time does not depend on what the votes are.
-    """
+def draw_masks(num_masks: int, num_params: int) -> Masks:
+    """Returns uint8 [num_masks, ceil(num_params / 8)]: random masks. The time does not depend on what they are."""
     random = np.random.default_rng(1)
-    votes = np.empty((num_votes, 2, -(-num_params // 8)), np.uint8)
     padding = np.packbits(np.ones(num_params, np.bool_), bitorder="little")
-    for raised, lowered in votes:
-        flips, signs = (np.frombuffer(random.bytes(raised.size), np.uint8) for _ in range(2))
-        np.bitwise_and(flips & padding, signs, out=lowered)
-        np.bitwise_xor(flips & padding, lowered, out=raised)
-    return votes
+    drawn = np.frombuffer(random.bytes(num_masks * padding.size), np.uint8).reshape(num_masks, -1)
+    return drawn & padding
 
 
-def add(votes: Votes, num_params: int) -> Tally:
-    """Adds up all votes, to bit planes."""
-    tally = Tally(num_params)
-    for raised, lowered in votes:
-        tally.add(raised, lowered)
-    tally.sums(0, 0)  # the last votes of an incomplete group are counted by now too
-    return tally
+def add(masks: Masks) -> BitPlanes:
+    """Counts all masks, in bit planes."""
+    planes = BitPlanes(masks.shape[1])
+    for first in range(0, len(masks), GROUP):
+        group = masks[first : first + GROUP]
+        planes.add(len(group), lambda start, stop, group=group: list(group[:, start:stop]))  # type: ignore[misc]
+    return planes
 
 
-def sum_up(tally: Tally, num_params: int) -> None:
+def integers(planes: BitPlanes, num_params: int) -> None:
     """Turns the bit planes into integers for all weights, a part at a time as `learn` wants them."""
     for start in range(0, num_params, PART):
-        tally.sums(start, min(start + PART, num_params))
+        planes.integers(start, min(start + PART, num_params))
 
 
-def sum_obviously(votes: Votes, num_params: int) -> NDArray[np.int32]:
-    """Adds up all votes, unpacked one after the other."""
+def sum_obviously(masks: Masks, num_params: int) -> NDArray[np.int32]:
+    """Adds up all masks, unpacked one after the other."""
     total = np.zeros(num_params, np.int32)
-    for raised, lowered in votes:
-        total += np.unpackbits(raised, count=num_params, bitorder="little")
-        total -= np.unpackbits(lowered, count=num_params, bitorder="little")
+    for mask in masks:
+        total += np.unpackbits(mask, count=num_params, bitorder="little")
     return total
 
 

@@ -2,7 +2,7 @@
 
     offset      bytes
     0           4       "PEMN"
-    4           2       0x00, format version 3
+    4           2       0x00, format version 4
     6           n       one `pemn.wire.v1.Artifact` message, in canonical form
     6 + n       32      SHA-256 of everything before
 
@@ -41,7 +41,7 @@ from pemn.wire.model import model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
 
 MAGIC = b"PEMN"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MAX_FILE_BYTES = (
     limits.MAX_SPEC_BYTES
     + limits.MAX_PARAMS // 8

@@ -129,6 +129,7 @@ class ModelSpec:
         layers: The masked layers, in `state_dict` order; flat indices run through them in this order.
         seed: 64-bit seed of the frozen weights, 0 .. 2^64-1.
         strategy: How a prototype fills the layers.
+        structure: 16 bytes: who builds another network under this name has others (`pemn.training.structure`).
         distribution: What the prototype's values look like.
         floats: What else it is made of, in `state_dict` order; none in a federation.
     """
@@ -138,6 +139,7 @@ class ModelSpec:
     layers: tuple[Layer, ...]
     seed: int
     strategy: Strategy
+    structure: bytes
     distribution: Distribution = Distribution.SIGNED
     floats: tuple[FloatTensor, ...] = ()
 

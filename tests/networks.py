@@ -19,7 +19,7 @@ def model_spec(
         Layer(f"layers.{i}.weight", shape, to_float32(2 / math.sqrt(math.prod(shape[1:]))))
         for i, shape in enumerate(shapes)
     )
-    return ModelSpec(architecture, DIGITS, layers, seed, Strategy.parse(strategy))
+    return ModelSpec(architecture, DIGITS, layers, seed, Strategy.parse(strategy), bytes(range(16)))
 
 
 def run_spec(

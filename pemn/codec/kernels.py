@@ -50,10 +50,25 @@ def decode(
     return int(_decode(contexts, table, states, words, out))
 
 
+# With few contexts, neighbours often count in the same place, and the second has to wait for the first: so each of four
+# has its own table. With many, clearing the tables would take longer than the waiting.
+_APART, _FEW_CONTEXTS = 4, 64
+
+
 @compiled
 def count(decisions, contexts, counts):  # type: ignore[no-untyped-def]
     """Adds decisions to counts: int64 [2, contexts]."""
-    for i in range(decisions.size):
+    first = 0
+    if counts.shape[1] <= _FEW_CONTEXTS:
+        apart = np.zeros((_APART, *counts.shape), np.int64)
+        first = decisions.size // _APART * _APART
+        for begin in range(0, first, _APART):
+            for table in range(_APART):
+                i = np.uint64(begin + table)
+                apart[np.uint64(table), np.uint64(decisions[i]), np.uint64(contexts[i])] += 1
+        counts += apart.sum(axis=0)
+    for begin in range(first, decisions.size):
+        i = np.uint64(begin)
         counts[np.uint64(decisions[i]), np.uint64(contexts[i])] += 1
 
 

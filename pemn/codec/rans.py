@@ -13,6 +13,7 @@ Source: J. Duda, arXiv:1311.2540; F. Giesen, arXiv:1402.3392 (interleaving).
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ LANE_BYTES = 3
 """What a lane costs: its four bytes hold on average one byte of the message."""
 
 _BITS_A_LANE = 6400  # so lanes cost 24 / 6400 = 0.375 %
+_FEW_BITS, _BITS_A_LANE_MORE, _ENOUGH_LANES = 1 << 15, 3072, 32
 _PIECE_DECISIONS = 4096
 _FEW_LANES = 20  # below it a loop over integers is faster than numpy
 
@@ -39,8 +41,13 @@ _SLOT, _EMIT = np.array(SCALE - 1, np.uint32), np.array(32 - BITS, np.uint32)
 
 
 def num_lanes(cost_bits: int) -> int:
-    """Returns K for a message of about so many bits: as many as cost less than half a percent."""
-    return min(max(cost_bits // _BITS_A_LANE, 1), MAX_LANES)
+    """Returns K for a message of about so many bits: as many as cost less than half a percent, or up to 32.
+
+    With fewer than some thirty lanes numpy's fixed cost a step shows. Messages of 16 KiB, which may be long runs of
+    zeros, get so many though they cost 0.6 % there; the shortest do not.
+    """
+    enough = min(max((cost_bits - _FEW_BITS) // _BITS_A_LANE_MORE, 1), _ENOUGH_LANES)
+    return min(max(cost_bits // _BITS_A_LANE, enough), MAX_LANES)
 
 
 class Encoder:
@@ -200,24 +207,31 @@ def _encode_by_lanes(
     others = starts + (np.uint16(SCALE) - frequencies) * decisions
     all_starts, all_others = starts.astype(np.uint32), others.astype(np.uint32)
     all_f = np.uint32(SCALE) - all_others
-    all_limits = all_f << _EMIT
-    words = np.empty(decisions.size, np.uint16)
-    lanes, first = states.size, words.size
-    for begin in range((decisions.size - 1) // lanes * lanes, -1, -lanes):
-        here = slice(begin, begin + lanes)
-        f = all_f[here]
-        x = states[: f.size]
-        full = (x >= all_limits[here]).nonzero()[0]
-        if full.size:
-            pushed = x[full]
-            words[first - full.size : first] = pushed
-            first -= full.size
-            x[full] = pushed >> _WORD
-        quotient = x // f
-        quotient *= all_others[here]
-        x += quotient  # = (quotient << 15) + x % f
-        x += all_starts[here]
-    return words[first:].copy()
+    arrays = (all_f, all_f << _EMIT, all_others, all_starts)
+    lanes, words = states.size, np.empty(decisions.size, np.uint16)
+    whole = decisions.size // lanes * lanes
+    first = _encode_steps([part[whole:][None] for part in arrays], states[: words.size - whole], words)
+    steps = [part[:whole].reshape(-1, lanes)[::-1] for part in arrays]
+    return words[_encode_steps(steps, states, words[:first]) :].copy()
+
+
+def _encode_steps(
+    arrays: Sequence[NDArray[np.uint32]], x: NDArray[np.uint32], words: NDArray[np.uint16]
+) -> int:
+    """Codes steps, the rows of f, its limit, SCALE - f and start, and fills `words` from its end; returns to where."""
+    quotient, full, first = np.empty_like(x), np.empty(x.size, np.bool_), words.size
+    for f, limit, other, start in zip(*arrays, strict=True):
+        which = np.greater_equal(x, limit, full).nonzero()[0]
+        if which.size:
+            pushed = x[which]
+            words[first - which.size : first] = pushed
+            first -= which.size
+            x[which] = pushed >> _WORD
+        np.floor_divide(x, f, quotient)
+        np.multiply(quotient, other, quotient)
+        np.add(x, quotient, x)  # = (quotient << 15) + x % f
+        np.add(x, start, x)
+    return first
 
 
 def _decode_by_lanes(
@@ -226,24 +240,35 @@ def _decode_by_lanes(
     words: NDArray[np.uint32],
     out: NDArray[np.bool_],
 ) -> int:
-    ones, lanes, position = frequencies.astype(np.uint32), states.size, 0
-    for begin in range(0, frequencies.size, lanes):
-        here = slice(begin, begin + lanes)
-        f, one = ones[here], out[here]
-        x = states[: f.size]
-        slot = x & _SLOT
-        np.less(slot, f, out=one)
-        low = x >> _BITS
-        low *= f
-        slot += low  # the next state after a 1
-        x -= low  # after a 0: (SCALE - f) * (x >> BITS) + slot - f = x - low - f
-        x -= f
+    ones, lanes = frequencies.astype(np.uint32), states.size
+    whole = ones.size // lanes * lanes
+    used = _decode_steps(ones[:whole].reshape(-1, lanes), states, words, out[:whole].reshape(-1, lanes))
+    if used < 0 or whole == ones.size:
+        return used
+    more = _decode_steps(ones[whole:][None], states[: ones.size - whole], words[used:], out[whole:][None])
+    return used + more if more >= 0 else more
+
+
+def _decode_steps(
+    ones: NDArray[np.uint32], x: NDArray[np.uint32], words: NDArray[np.uint32], out: NDArray[np.bool_]
+) -> int:
+    """Reads steps, the rows of `out`; returns how many words it took, or -1."""
+    slot, low, position = np.empty_like(x), np.empty_like(x), 0
+    short = np.empty(x.size, np.bool_)
+    for f, one in zip(ones, out, strict=True):
+        np.bitwise_and(x, _SLOT, slot)
+        np.less(slot, f, one)
+        np.right_shift(x, _BITS, low)
+        np.multiply(low, f, low)
+        np.add(slot, low, slot)  # the next state after a 1
+        np.subtract(x, low, x)  # after a 0: (SCALE - f) * (x >> BITS) + slot - f = x - low - f
+        np.subtract(x, f, x)
         np.putmask(x, one, slot)
-        short = (x < _LOW).nonzero()[0]
-        if short.size:
-            more = words[position : position + short.size]
-            if more.size < short.size:
+        which = np.less(x, _LOW, short).nonzero()[0]
+        if which.size:
+            more = words[position : position + which.size]
+            if more.size < which.size:
                 return -1
-            x[short] = (x[short] << _WORD) + more
-            position += short.size
+            x[which] = (x[which] << _WORD) + more
+            position += which.size
     return position

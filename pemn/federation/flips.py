@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from pemn.federation.contexts import flip_contexts, flip_shape
 from pemn.federation.levels import Levels, dither
 from pemn.wire.limits import FLIPS_HASH_BYTES
 
-_HASHED_BYTES = 1 << 16  # of a flip mask at a time
+_BLOCK_WEIGHTS = 1 << 16  # what is computed on the way stays in the cache; a multiple of 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,49 +42,37 @@ class Draw:
     round: int
     slot: int
 
-    def block(self, start: int, stop: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        """Returns q and u of the weights start .. stop-1, uint16 [stop - start] each."""
-        u = dither(self.levels.seed, self.round, self.slot, start, stop)
-        return self.levels.at(self.k[start:stop], start), u
+    def q(self, start: int, stop: int) -> NDArray[np.uint16]:
+        """Returns the public probabilities of the weights start .. stop-1, uint16 [stop - start]."""
+        return self.levels.at(self.k[start:stop], start)
+
+    def u(self, start: int, stop: int) -> NDArray[np.uint16]:
+        """Returns the dither of the weights start .. stop-1, uint16 [stop - start]."""
+        return dither(self.levels.seed, self.round, self.slot, start, stop)
 
 
 @dataclass(frozen=True, eq=False)
 class Flips:
-    """A vote: packed bits [ceil(n / 8)], never both at one weight.
+    """A vote: at a flip the client's mask has the bit that the open one lacks (+1), or lacks the one it has (-1).
+
+    Which of the two it is follows from the draw, so it is not kept.
 
     Attributes:
-        raised: Where the client's mask has a bit that the open one lacks: +1.
-        lowered: Where it lacks a bit: -1.
+        draw: What the vote was drawn with.
+        mask: Where the flips are: uint8 [ceil(n / 8)], packed bits.
     """
 
-    raised: NDArray[np.uint8]
-    lowered: NDArray[np.uint8]
+    draw: Draw
+    mask: NDArray[np.uint8]
 
-    @classmethod
-    def none(cls, num_params: int) -> Flips:
-        """Returns the vote of a client that has learnt nothing."""
-        return cls(*np.zeros((2, -(-num_params // 8)), np.uint8))
-
-    @property
-    def mask(self) -> NDArray[np.uint8]:
-        """The flip mask, packed."""
-        return self.raised | self.lowered
-
-    def hash(self, state_hash: bytes, slot: int) -> bytes:
+    def hash(self, state_hash: bytes) -> bytes:
         """Returns 8 bytes that tie the flips to a run, a round, a base state and a sender.
 
         A coder near one bit a weight turns damage into other flips without noticing; this notices.
         """
-        digest = hashlib.sha256(b"pemn flips" + state_hash + struct.pack("<I", slot))
-        for start in range(0, self.raised.size, _HASHED_BYTES):
-            part = slice(start, start + _HASHED_BYTES)
-            digest.update((self.raised[part] | self.lowered[part]).tobytes())
+        digest = hashlib.sha256(b"pemn flips" + state_hash + struct.pack("<I", self.draw.slot))
+        digest.update(np.ascontiguousarray(self.mask).data)
         return digest.digest()[:FLIPS_HASH_BYTES]
-
-    def _put(self, start: int, stop: int, flips: NDArray[np.bool_], open_mask: NDArray[np.bool_]) -> None:
-        here = slice(start // 8, -(-stop // 8))
-        self.raised[here] = pack(flips & ~open_mask)
-        self.lowered[here] = pack(flips & open_mask)
 
 
 def draw_flips(trained: NDArray[np.uint16], draw: Draw) -> Flips:
@@ -95,25 +84,20 @@ def draw_flips(trained: NDArray[np.uint16], draw: Draw) -> Flips:
         trained: p, uint16 [n], in 1/65536.
         draw: Of this round and slot.
     """
-    flips = Flips.none(trained.size)
+    mask = np.empty(-(-trained.size // 8), np.uint8)
     for start, stop in draw.levels.groups.blocks():
-        q, u = draw.block(start, stop)
-        open_mask = u < q
-        flips._put(start, stop, (u < trained[start:stop]) ^ open_mask, open_mask)
-    return flips
+        u = draw.u(start, stop)
+        mask[start // 8 : -(-stop // 8)] = pack((u < trained[start:stop]) ^ (u < draw.q(start, stop)))
+    return Flips(draw, mask)
 
 
-def encode_flips(flips: Flips, draw: Draw) -> bytes:
-    """Codes a vote.
-
-    Args:
-        flips: What `draw_flips` returned.
-        draw: The same.
-    """
-    mask, groups = flips.mask, draw.levels.groups
+def encode_flips(flips: Flips) -> bytes:
+    """Codes a vote."""
+    draw, groups = flips.draw, flips.draw.levels.groups
 
     def decide(start: int, stop: int) -> list[Decisions]:
-        return [(unpack(mask, start, stop), flip_contexts(*draw.block(start, stop), groups, start))]
+        contexts = flip_contexts(draw.q(start, stop), draw.u(start, stop), groups, start)
+        return [(unpack(flips.mask, start, stop), contexts)]
 
     return encode(draw.levels.num_params, decide, flip_shape(groups), groups.restarts)
 
@@ -128,11 +112,41 @@ def decode_flips(data: bytes, draw: Draw) -> Flips:
     Raises:
         MalformedFrame: If the data are no canonical flip mask.
     """
-    groups = draw.levels.groups
-    reader, flips = Reader(data, flip_shape(groups)), Flips.none(draw.levels.num_params)
+    groups, mask = draw.levels.groups, np.empty(-(-draw.levels.num_params // 8), np.uint8)
+    reader = Reader(data, flip_shape(groups))
     for start, stop in groups.blocks():
-        q, u = draw.block(start, stop)
-        flips._put(start, stop, reader.read(flip_contexts(q, u, groups, start)), u < q)
+        contexts = flip_contexts(draw.q(start, stop), draw.u(start, stop), groups, start)
+        mask[start // 8 : -(-stop // 8)] = pack(reader.read(contexts))
         reader.end_block()
     reader.finish()
-    return flips
+    return Flips(draw, mask)
+
+
+def masks(votes: Sequence[Flips], start: int, stop: int) -> NDArray[np.uint8]:
+    """Returns two masks for each vote: the client's own, and where the open one has no bit.
+
+    At each weight a vote is the sum of its two bits less 1.
+
+    Args:
+        votes: Of one network.
+        start: First weight, a multiple of 8.
+        stop: End.
+
+    Returns:
+        uint8 [2 * len(votes), ceil((stop - start) / 8)], packed bits; those beyond `stop` mean nothing.
+    """
+    out = np.empty((len(votes), 2, -(-(stop - start) // 8)), np.uint8)
+    for begin in range(start, stop, _BLOCK_WEIGHTS):
+        end = min(begin + _BLOCK_WEIGHTS, stop)
+        here, there = (
+            slice((first - of) // 8, -(-(end - of) // 8)) for first, of in ((begin, start), (begin, 0))
+        )
+        k, q = None, np.empty(0, np.uint16)
+        for vote, (own, closed) in zip(votes, out, strict=True):
+            draw = vote.draw
+            if draw.k is not k:  # votes that are not late have one base
+                k, q = draw.k, draw.q(begin, end)
+            open_mask = pack(draw.u(begin, end) < q)
+            np.bitwise_xor(open_mask, vote.mask[there], out=own[here])
+            np.bitwise_not(open_mask, out=closed[here])
+    return out.reshape(2 * len(votes), -1)

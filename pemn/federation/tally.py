@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.errors import LocalError
+from pemn.federation.flips import Flips, masks
 from pemn.federation.levels import MAX_STEPS
-from pemn.federation.planes import GROUP, BitPlanes, Packed
+from pemn.federation.planes import GROUP, BitPlanes
 from pemn.wire.spec import MaskProtocol
 
 UNIT = 1 << 24
@@ -28,7 +29,7 @@ class Tally:
     """Adds up the votes of a round; their order does not matter.
 
     Memory grows with the logarithm of the number of votes K: log2(K) + 2 bits a weight at most, and the votes that
-    wait to be counted, less than 16 (4 bytes a weight).
+    wait to be counted, less than 8 (a byte a weight).
 
     Attributes:
         num_params: n, the number of weights.
@@ -36,9 +37,8 @@ class Tally:
 
     def __init__(self, num_params: int) -> None:
         self.num_params = num_params
-        self._num_bytes = -(-num_params // 8)
-        self._planes = BitPlanes(self._num_bytes)
-        self._waiting: list[tuple[Packed, Packed]] = []
+        self._planes = BitPlanes(-(-num_params // 8))
+        self._waiting: list[Flips] = []
         self._num_votes = 0
 
     @property
@@ -46,26 +46,21 @@ class Tally:
         """Number of votes so far, K."""
         return self._num_votes
 
-    def add(self, raised: Packed, lowered: Packed) -> None:
+    def add(self, vote: Flips) -> None:
         """Takes one vote.
 
-        The arrays may be kept until they are counted and must not be changed by the caller.
-
-        Args:
-            raised: uint8 [ceil(n / 8)], packed bits, lowest first, the last byte filled up with zeros: where the
-                client's mask has a bit that the public one lacks (+1).
-            lowered: As `raised`: where it lacks one (-1). No bit is in both.
+        It may be kept until it is counted and must not be changed by the caller.
 
         Raises:
-            LocalError: If an array has another shape or dtype.
+            LocalError: If it is of another number of weights.
         """
-        for name, bits in (("raised", raised), ("lowered", lowered)):
-            if bits.dtype != np.uint8 or bits.shape != (self._num_bytes,):
-                got = f"{bits.dtype} {bits.shape}"
-                raise LocalError("packed vote", got=got, wanted=f"uint8 ({self._num_bytes},)", where=name)
-        self._waiting.append((raised, lowered))
+        got = f"{vote.draw.levels.num_params} weights, {vote.mask.dtype} {vote.mask.shape}"
+        wanted = f"{self.num_params} weights, uint8 ({-(-self.num_params // 8)},)"
+        if got != wanted:
+            raise LocalError("vote of another network", got=got, wanted=wanted)
+        self._waiting.append(vote)
         self._num_votes += 1
-        if len(self._waiting) == GROUP:
+        if 2 * len(self._waiting) == GROUP:
             self._count()
 
     def sums(self, start: int, stop: int) -> NDArray[np.int32]:
@@ -82,12 +77,17 @@ class Tally:
             wanted = f"a multiple of 8 and an end, within 0 .. {self.num_params}"
             raise LocalError("weights of a tally", got=f"{start} .. {stop}", wanted=wanted)
         self._count()
-        return self._planes.integers(start, stop)
+        sums = self._planes.integers(start, stop)
+        sums -= np.int32(self._num_votes)
+        return sums
 
     def _count(self) -> None:
-        if self._waiting:
-            self._planes.add(self._waiting)
-            self._waiting = []
+        votes, self._waiting = self._waiting, []
+        if votes:
+            self._planes.add(
+                2 * len(votes),
+                lambda start, stop: list(masks(votes, 8 * start, min(8 * stop, self.num_params))),
+            )
 
 
 def start(q: NDArray[np.uint16]) -> NDArray[np.int32]:

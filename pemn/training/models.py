@@ -14,6 +14,7 @@ from pemn.prototype import Strategy, sources
 from pemn.spec import InputContract, Layer, ModelSpec, to_float32
 from pemn.training.networks import build
 from pemn.training.rules import Rules, plan
+from pemn.training.structure import structure_hash
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,10 @@ def describe(
     for index, tensor in enumerate(found.masked):
         fan_in = tensor.fan_in if init.rescale else found.masked[streams[index]].fan_in
         layers.append(Layer(tensor.name, tensor.shape, to_float32(init.gain / math.sqrt(fan_in))))
-    return ModelSpec(name, contract, tuple(layers), seed, strategy, init.distribution, found.floats)
+    structure = structure_hash(module)
+    return ModelSpec(
+        name, contract, tuple(layers), seed, strategy, structure, init.distribution, found.floats
+    )
 
 
 def check_model(spec: ModelSpec, allowed: str | None = None) -> None:
@@ -115,7 +119,7 @@ def check_model(spec: ModelSpec, allowed: str | None = None) -> None:
         allowed: The one such name that this machine's user has asked for.
 
     Raises:
-        WrongSpec: If it is not allowed, not known, or has other tensors here.
+        WrongSpec: If it is not allowed, not known, or has other tensors or another structure here.
     """
     if ":" in spec.architecture and spec.architecture != allowed:
         wanted = allowed or "the same name as the client's own --model"
@@ -135,3 +139,11 @@ def check_model(spec: ModelSpec, allowed: str | None = None) -> None:
             raise WrongSpec(
                 "tensor of the network", got=spec.shapes.get(name), wanted=here.get(name), where=name
             )
+    structure = structure_hash(module)
+    if structure != spec.structure:
+        raise WrongSpec(
+            "structure of the network: the same tensors, but other steps between them",
+            got=spec.structure.hex(),
+            wanted=structure.hex(),
+            where=spec.architecture,
+        )

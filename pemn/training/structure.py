@@ -8,11 +8,13 @@ import re
 
 from torch import nn
 
+from pemn.wire.limits import STRUCTURE_BYTES
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _VERSION = "pemn structure 1"
 
 
-def structure_sha256(module: nn.Module) -> bytes:
+def structure_hash(module: nn.Module) -> bytes:
     """Returns a hash of a module tree: equal for two builds of one network, whatever their weights.
 
     Take it of a network as `pemn.training.networks.build` makes it: masking changes the tree.
@@ -28,7 +30,7 @@ def structure_sha256(module: nn.Module) -> bytes:
     and differs between releases of torch.
 
     Returns:
-        32 bytes.
+        The first 16 bytes of a SHA-256.
     """
     sha256 = hashlib.sha256()
     first_names: dict[int, str] = {}
@@ -46,7 +48,7 @@ def structure_sha256(module: nn.Module) -> bytes:
             add("parameter", key, tensor, list(tensor.shape), str(tensor.dtype))
         for key, tensor in part.named_buffers(name, recurse=False, remove_duplicate=False):
             add("buffer", key, tensor, list(tensor.shape), str(tensor.dtype), key in saved)
-    return sha256.digest()
+    return sha256.digest()[:STRUCTURE_BYTES]
 
 
 def _attributes(module: nn.Module) -> dict[str, object]:

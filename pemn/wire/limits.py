@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 """Raised whenever bytes change their meaning; two ends with different versions do not talk."""
 
 MAX_PARAMS = 1 << 28
@@ -40,6 +40,9 @@ MAX_PROVENANCE = 64
 
 MAX_START_EDGES = 31
 """In a .pemn file: they part the draws of the start levels."""
+
+STRUCTURE_BYTES = 16
+"""Of the hash of a network's structure."""
 
 STATE_HASH_BYTES = 16
 SHA256_BYTES = 32

@@ -12,7 +12,7 @@ from pemn.errors import ConfigError, LocalError, MalformedFrame
 from pemn.prototype import Strategy
 from pemn.spec import FloatTensor, InputContract, Layer, ModelSpec
 from pemn.wire import limits
-from pemn.wire.checks import check, check_text
+from pemn.wire.checks import check, check_hash, check_text
 from pemn.wire.v1 import messages_pb2 as pb
 
 _DISTRIBUTIONS = tuple(Distribution)
@@ -35,6 +35,7 @@ def model_to_proto(model: ModelSpec) -> pb.ModelSpec:
         strategy=str(model.strategy),
         distribution=model.distribution,
         floats=[pb.FloatTensor(name=v.name, shape=v.shape) for v in model.floats],
+        structure=model.structure,
     )
 
 
@@ -72,6 +73,7 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
         got=repr(proto.distribution),
         wanted=", ".join(_DISTRIBUTIONS),
     )
+    check_hash(proto.structure, limits.STRUCTURE_BYTES, "structure")
     try:
         model = ModelSpec(
             architecture=proto.architecture,
@@ -86,6 +88,7 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
             strategy=Strategy.parse(proto.strategy),
             distribution=Distribution(proto.distribution),
             floats=tuple(FloatTensor(v.name, tuple(v.shape)) for v in proto.floats),
+            structure=proto.structure,
         )
     except (LocalError, ConfigError) as error:
         raise MalformedFrame(f"network: {error}") from error

@@ -52,8 +52,7 @@ class FlipsCode:
         return unpack(decode_flips(data, self.draw).mask, 0, self.draw.k.size).view(np.int8)
 
     def write(self, values: NDArray[np.int8]) -> bytes:
-        packed = pack(values.astype(np.bool_))
-        return encode_flips(Flips(packed, np.zeros_like(packed)), self.draw)
+        return encode_flips(Flips(self.draw, pack(values.astype(np.bool_))))
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,7 +35,7 @@ DECODERS: dict[str, tuple[str, ...]] = {
     "pemn.codec.rice": ("encode", "_num_bits", "decode"),  # a reader encodes again, to compare
     "pemn.codec.rans": ("num_lanes", "Decoder", "_decode_by_one", "_decode_by_lanes"),
     "pemn.codec.model": ("blocks", "ContextModel"),
-    "pemn.federation.flips": ("Draw", "Flips.none", "Flips.mask", "Flips.hash", "Flips._put", "decode_flips"),
+    "pemn.federation.flips": ("Draw", "Flips.hash", "decode_flips"),
     "pemn.federation.moves": ("decode_moves",),
     "pemn.federation.release": ("decode_mask", "_Contexts"),
     "pemn.federation.public": ("PublicState.start", "PublicState.hash", "apply"),

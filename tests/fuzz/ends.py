@@ -78,14 +78,13 @@ class CountedVote:
 
     update: Update
     vote: Vote
-    draw: Draw
 
     def canonical(self) -> bytes:
         update, flips = self.update, self.vote.flips
         again = replace(
             update,
-            flips=encode_flips(flips, self.draw),
-            flips_hash=flips.hash(update.state_hash, update.slot),
+            flips=encode_flips(flips),
+            flips_hash=flips.hash(update.state_hash),
             metrics=self.vote.metrics,
         )
         return encode(Content(update=again))
@@ -93,7 +92,7 @@ class CountedVote:
     def meaning(self) -> bytes:
         flips = self.vote.flips
         said = replace(self.update, flips=b"", flips_hash=b"")
-        return _hash(said, flips.raised.tobytes(), flips.lowered.tobytes())
+        return _hash(said, flips.mask.tobytes())
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +146,7 @@ class ServerEnd:
         if content.update is not None:
             vote = self.server.read_vote(self.state, self.slot, content.update)
             self.server.open().add(self.slot, vote)
-            draw = self.draw(content.update.round)
-            assert draw is not None
-            return CountedVote(content.update, vote, draw)
+            return CountedVote(content.update, vote)
         if content.ack is not None:
             self.server.check_ack(self.state, self.slot, content.ack, self.weights)
         elif content.error is None:

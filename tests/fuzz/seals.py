@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from tests.fuzz.codes import FlipsCode, MovesCode, lenient
 from tests.fuzz.ends import LARGEST_STATE, ClientEnd, FileEnd, ServerEnd, StoreEnd
 from tests.fuzz.worlds import Frame
 
-FILE_HEAD = b"PEMN\0\3"
+FILE_HEAD = b"PEMN\0\4"
 _CHECK_HEAD = bytes([15 << 3 | 2, CHECK_BYTES])
 
 
@@ -133,10 +133,9 @@ def _mend_update(update: pb.Update, end: ServerEnd) -> None:
     draw = end.draw(update.round)
     if draw is not None:
         code = FlipsCode(draw)
-        packed = pack(code.read(update.flips).view(np.bool_))
-        flips = Flips(packed, packed)
+        flips = Flips(replace(draw, slot=update.slot), pack(code.read(update.flips).view(np.bool_)))
         update.state_hash = PublicState(update.round - 1, draw.k).hash(update.run_id)
-        update.flips_hash = flips.hash(update.state_hash, update.slot)
+        update.flips_hash = flips.hash(update.state_hash)
 
 
 def _mend_broadcast(proto: pb.Content, end: ClientEnd) -> None:

@@ -34,9 +34,10 @@ MODEL: Message = {
     "seed": 0x0123456789ABCDEF,
     "strategy": "rp:0.3",
     "distribution": "signed",
+    "structure": bytes(range(0x40, 0x50)),
 }
 SPEC: Message = {
-    "protocol_version": 3,
+    "protocol_version": 4,
     "run_id": RUN_ID,
     "model": MODEL,
     "protocol": {"step": 16384, "eta_num": 2, "eta_den": 3, "start_level_deltas": [3277, 6553, 9831, 9830]},
@@ -156,7 +157,7 @@ def example() -> dict[str, bytes]:
     error = {"code": 47, "text": "no spec of this run"}
     task = content(broadcast=second)
     part = {"message_id": 3, "size": len(task), "action": "query", "offset": 0, "data": task}
-    hello = {"protocol_version": 3, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
+    hello = {"protocol_version": 4, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
     return out | {
         "tally": struct.pack(f"<{rule.num_params}b", *map(sum, zip(*votes, strict=True))),
         "p_hat after round 1": struct.pack(f"<{rule.num_params}i", *p_hat),
@@ -224,7 +225,7 @@ def frequencies() -> list[tuple[str, int, int]]:
     return out
 
 
-LARGE_SIZES = (2000, 900, 700, 500, 400, 300, 150, 40, 10)
+LARGE_SIZES = (8000, 3000, 900, 700, 500, 400, 300, 150, 40, 10)
 
 
 def large_states() -> tuple[r.Rule, list[int], list[int]]:

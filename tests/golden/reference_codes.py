@@ -76,7 +76,8 @@ class Model:
         self.estimates = {}
 
     def lanes(self) -> int:
-        return clip(self.cost // 65536 // 6400, 1, MOST_LANES)
+        cost = self.cost // 65536
+        return min(max(cost // 6400, clip((cost - 32768) // 3072, 1, 32)), MOST_LANES)
 
 
 # Rice

@@ -39,6 +39,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (5, "strategy", "string"),
         (6, "distribution", "string"),
         (7, "floats", "FloatTensor*"),
+        (8, "structure", "bytes"),
     ],
     "MaskProtocol": [
         (1, "step", "uint32"),
@@ -313,6 +314,7 @@ def check_model(model: Message) -> None:
         _text(name)
     check_strategy(model.get("strategy", ""))
     check(model.get("distribution") in ("signed", "uniform", "normal"), "distribution")
+    check(len(model.get("structure", b"")) == 16, "structure")
 
 
 def num_floats(model: Message) -> int:
@@ -328,7 +330,7 @@ def levels_of(protocol: Message) -> tuple[int, ...]:
 
 
 def check_spec(spec: Message) -> None:
-    check(spec.get("protocol_version") == 3, "protocol version")
+    check(spec.get("protocol_version") == 4, "protocol version")
     check_model(spec.get("model", {}))
     check("floats" not in spec["model"], "floats in a federation")
     protocol, training, data = (spec.get(name, {}) for name in ("protocol", "training", "data"))
@@ -424,14 +426,14 @@ def rule_of(spec: Message) -> Rule:
 
 
 def encode_artifact(artifact: Message) -> bytes:
-    body = b"PEMN\x00\x03" + encode("Artifact", artifact)
+    body = b"PEMN\x00\x04" + encode("Artifact", artifact)
     return body + hashlib.sha256(body).digest()
 
 
 def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
     """Message, mask bits and inflated skeleton."""
     body, digest = data[:-32], data[-32:]
-    check(body.startswith(b"PEMN\x00\x03") and hashlib.sha256(body).digest() == digest, "frame")
+    check(body.startswith(b"PEMN\x00\x04") and hashlib.sha256(body).digest() == digest, "frame")
     artifact = decode("Artifact", body[6:])
     check_model(artifact.get("model", {}))
     check(len(artifact.get("weights_sha256", b"")) == 32, "hash of the weights")

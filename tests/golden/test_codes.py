@@ -29,7 +29,8 @@ def test_blocks(num_weights: int) -> None:
 
 
 def test_the_number_of_lanes() -> None:
-    for cost in (0, 6399, 6400, 12_799, 12_800, 6400 * 4096 - 1, 6400 * 4096, 10**10):
+    around = (6400, 12_800, 32_768, 38_912, 58_100, 131_072, 204_800, 211_200, 6400 * 4096)
+    for cost in (0, *(edge + d for edge in around for d in (-1, 0, 1)), 10**10):
         plain = Model()
         plain.cost = 65536 * cost + 65535
         assert rans.num_lanes(cost) == plain.lanes()

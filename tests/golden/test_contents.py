@@ -151,6 +151,7 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     (TASK, "spec.model.layers.0.scale", [1e-45, 2.0**20], [0.0, -1.0, UP, float("inf"), float("nan")]),
     (TASK, "spec.model.layers", [], [[]]),
     (TASK, "spec.model.distribution", ["signed", "uniform", "normal"], ["", "Normal", "signed ", "cauchy"]),
+    (TASK, "spec.model.structure", [bytes(16), bytes([255] * 16)], [b"", bytes(15), bytes(17)]),
     (TASK, "spec.model.floats", [[]], [[{"name": "bias", "shape": [3]}]]),
     (
         TASK,
@@ -161,7 +162,7 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     (TASK, "spec.model.input.mean", [[-1e30]], [[], [-0.0], [0.0, 0.0], [float("nan")]]),
     (TASK, "spec.model.input.std", [[1e-30]], [[], [0.0], [-1.0], [float("inf")]]),
     (TASK, "spec.model.input.class_names", [["a", "a"], [LONG]], [[], [""], [LONG + "x"]]),
-    (TASK, "spec.protocol_version", [3], [0, 2, 4]),
+    (TASK, "spec.protocol_version", [4], [0, 3, 5]),
     (TASK, "spec.protocol.step", [256, 65535], [0, 255, 65536]),
     (TASK, "spec.protocol.eta_num", [1, 65535], [0, 65536]),
     (TASK, "spec.protocol.eta_den", [1, 65535], [0, 65536]),

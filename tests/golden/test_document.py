@@ -131,7 +131,7 @@ def test_constants_in_the_text() -> None:
     assert f"at most {rice.MAX_ONES} |" in text
     assert f"rice is out if there are more than {rice.MAX_ONES} ones" in text
     assert f"K, 0 .. {reference_codes.LARGEST_K};" in text
-    assert f"// 6400, 1, {rans.MAX_LANES})" in text
+    assert f"min(max(cost // 6400, clip((cost - 32768) // 3072, 1, 32)), {rans.MAX_LANES})" in text
     assert f"{rans.LANE_BYTES} * K + cost // 8 + 3" in text
     assert f"clip(e, 1, {model.SCALE - 1})" in text
     assert f"at most {limits.MAX_START_EDGES} integers" in text

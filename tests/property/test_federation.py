@@ -210,22 +210,22 @@ def forge(world: World, slot: int, attack: str, rng: np.random.Generator) -> byt
     state, spec = world.state.public, world.spec
     draw = Draw(world.levels, state.k, state.round + 1, slot)
     n = world.levels.num_params
-    q, u = draw.block(0, n)
+    q, u = draw.q(0, n), draw.u(0, n)
     chosen = {
         "raise": u >= q,
         "lower": u < q,
         "random": rng.random(n) < 0.5,
         "nothing": np.zeros(n, np.bool_),
     }[attack]
-    flips = Flips(*(np.packbits(part, bitorder="little") for part in (chosen & (u >= q), chosen & (u < q))))
+    flips = Flips(draw, np.packbits(chosen, bitorder="little"))
     state_hash = state.hash(spec.run_id)
     update = Update(
         run_id=spec.run_id,
         round=draw.round,
         slot=slot,
         state_hash=state_hash,
-        flips=encode_flips(flips, draw),
-        flips_hash=flips.hash(state_hash, slot),
+        flips=encode_flips(flips),
+        flips_hash=flips.hash(state_hash),
         metrics=Metrics(1, 1, 1),
     )
     return encode(Content(update=update))

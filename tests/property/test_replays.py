@@ -69,7 +69,8 @@ def flips_of(update: Update, frame: Frame) -> Flips:
 
 def with_valid_hash(update: Update, flips: Flips) -> Update:
     """With a hash of its flips that is right for what its header says now."""
-    return replace(update, flips_hash=flips.hash(update.state_hash, update.slot))
+    of_slot = replace(flips, draw=replace(flips.draw, slot=update.slot))
+    return replace(update, flips_hash=of_slot.hash(update.state_hash))
 
 
 def test_every_update_in_every_other_place() -> None:

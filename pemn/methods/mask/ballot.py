@@ -64,6 +64,6 @@ class Ballot:
         """
         if slot in self._rounds:
             raise WrongRound("second vote of a slot", got=vote.round, where=f"slot {slot}")
-        self.tally.add(vote.flips.raised, vote.flips.lowered)
+        self.tally.add(vote.flips)
         self._rounds[slot] = vote.round
         self._metrics[slot] = vote.metrics

@@ -91,8 +91,8 @@ class MaskClient:
             round=round_,
             slot=self.slot,
             state_hash=state_hash,
-            flips=encode_flips(flips, draw),
-            flips_hash=flips.hash(state_hash, self.slot),
+            flips=encode_flips(flips),
+            flips_hash=flips.hash(state_hash),
             metrics=metrics,
         )
 

@@ -123,7 +123,7 @@ class MaskServer:
             )
         self._check_state(base, slot, update.state_hash)
         flips = decode_flips(update.flips, Draw(self.levels, base.k, update.round, slot))
-        if flips.hash(update.state_hash, slot) != update.flips_hash:
+        if flips.hash(update.state_hash) != update.flips_hash:
             raise MalformedFrame("hash of the flips", where=f"update of slot {slot}")
         return Vote(update.round, flips, update.metrics)
 

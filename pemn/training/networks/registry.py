@@ -34,7 +34,7 @@ def build(architecture: str, input_shape: tuple[int, int, int], num_classes: int
     """Returns a network with torch's own initial weights.
 
     A name means the same network on every machine, except `timm:NAME` and `PKG:FACTORY`: they *import and run* code
-    that is installed here, so compare `pemn.training.structure.structure_sha256`, and do not build them by a name that
+    that is installed here, so compare `pemn.training.structure.structure_hash`, and do not build them by a name that
     somebody else has chosen.
 
     Args:

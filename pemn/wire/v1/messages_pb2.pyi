@@ -131,6 +131,7 @@ class ModelSpec(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     DISTRIBUTION_FIELD_NUMBER: _builtins.int
     FLOATS_FIELD_NUMBER: _builtins.int
+    STRUCTURE_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """For example "mlp-256-256"."""
     seed: _builtins.int
@@ -138,6 +139,8 @@ class ModelSpec(_message.Message):
     """"full", "one-layer", "mp" or "rp:RATIO"."""
     distribution: _builtins.str
     """"signed", "uniform" or "normal": what the values of the prototype look like."""
+    structure: _builtins.bytes
+    """Hash of what the architecture's name stands for; 16 bytes."""
     @_builtins.property
     def input(self) -> Global___InputContract: ...
     @_builtins.property
@@ -156,10 +159,11 @@ class ModelSpec(_message.Message):
         strategy: _builtins.str = ...,
         distribution: _builtins.str = ...,
         floats: _abc.Iterable[Global___FloatTensor] | None = ...,
+        structure: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "distribution", b"distribution", "floats", b"floats", "input", b"input", "layers", b"layers", "seed", b"seed", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "distribution", b"distribution", "floats", b"floats", "input", b"input", "layers", b"layers", "seed", b"seed", "strategy", b"strategy", "structure", b"structure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

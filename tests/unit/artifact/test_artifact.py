@@ -26,7 +26,7 @@ from pemn.wire.v1 import messages_pb2 as pb
 from tests.models import make_artifact, make_normed, skeleton_of
 from tests.networks import model_spec
 
-HEADER = MAGIC + b"\x00\x03"
+HEADER = MAGIC + b"\x00\x04"
 
 
 def seal(message: bytes) -> bytes:
@@ -73,7 +73,7 @@ def test_round_trip_with_floats(distribution: Distribution) -> None:
 
 
 def test_the_file_is_as_documented(artifact: Artifact, data: bytes) -> None:
-    assert data.startswith(b"PEMN\x00\x03")
+    assert data.startswith(b"PEMN\x00\x04")
     assert data[-32:] == hashlib.sha256(data[:-32]).digest()
     proto = message_of(data)
     assert zlib.decompress(proto.onnx_skeleton, wbits=-15) == artifact.onnx_skeleton
@@ -157,7 +157,7 @@ def test_a_forger_gets_a_clear_refusal_or_a_whole_file(draw: st.DataObject) -> N
     [
         (lambda data: b"", "not a .pemn file: got no bytes"),
         (lambda data: b"PK\x03\x04" + data[4:], "not a .pemn file: got 504b0304"),
-        (lambda data: b"PEMN\x00\x02" + data[6:], "version of a .pemn file: got 0002; wanted 0003"),
+        (lambda data: b"PEMN\x00\x02" + data[6:], "version of a .pemn file: got 0002; wanted 0004"),
         (lambda data: data + b"\x00", "cut off or damaged"),
         (lambda data: data[:-1], "cut off or damaged"),
         (lambda data: seal(b""), "empty architecture"),

@@ -94,7 +94,9 @@ def test_whole_sequences_are_coded_alike(sequence: Sequence) -> None:
 
 
 def test_what_each_lane_count_costs() -> None:
-    assert [rans.num_lanes(bits) for bits in (0, 6399, 12_800, 1 << 40)] == [1, 1, 2, rans.MAX_LANES]
+    costs = (0, 6399, 12_800, 32_768, 58_000, 100_000, 131_071, 131_072, 204_799, 211_200, 1_280_000, 1 << 40)
+    wanted = [1, 1, 2, 5, 9, 21, 31, 32, 32, 33, 200, rans.MAX_LANES]
+    assert [rans.num_lanes(bits) for bits in costs] == wanted
 
 
 HEAD = bytes([1]) + (1 << 20).to_bytes(4, "little")

@@ -96,7 +96,7 @@ def test_a_graph_that_transforms_its_weights_keeps_them(monkeypatch: pytest.Monk
             return image.flatten(1) @ (2 * self.weight.t()).t()
 
     module = Transposing()
-    spec = ModelSpec("own", DIGITS, (Layer("weight", (64, 10), 0.5),), 7, Strategy("mp"))
+    spec = ModelSpec("own", DIGITS, (Layer("weight", (64, 10), 0.5),), 7, Strategy("mp"), bytes(16))
     contents = graph.read(skeleton(module, spec))
     graph.check_skeleton(contents, spec)
     assert {"Transpose", "Mul"} <= set(contents.operators)

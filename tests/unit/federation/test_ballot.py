@@ -6,17 +6,23 @@ import numpy as np
 import pytest
 
 from pemn.errors import WrongRound
-from pemn.federation.flips import Flips
+from pemn.federation.flips import Draw, Flips
+from pemn.federation.levels import ONE, Levels
 from pemn.methods.mask.ballot import Ballot, Vote
 from pemn.wire.messages import Metrics
+from pemn.wire.spec import MaskProtocol
 
 N = 20
 
 
 def vote_of(slot: int, round_: int = 4) -> Vote:
-    """A vote for the weight that has the slot's number."""
-    raised = np.packbits(np.arange(N) == slot, bitorder="little")
-    return Vote(round_, Flips(raised, np.zeros_like(raised)), Metrics(10 + slot, 20 + slot, 30 + slot))
+    """A vote for or against the weight that has the slot's number."""
+    flips = Flips(draw(slot, round_), np.packbits(np.arange(N) == slot, bitorder="little"))
+    return Vote(round_, flips, Metrics(10 + slot, 20 + slot, 30 + slot))
+
+
+def draw(slot: int, round_: int) -> Draw:
+    return Draw(Levels(MaskProtocol(1, 1, 1, ()), 0, (N,)), np.zeros(N, np.int8), round_, slot)
 
 
 @pytest.mark.parametrize("slots", [[], [0], [7], [2, 0, 5], [9, 8, 1, 4]])
@@ -27,7 +33,10 @@ def test_what_each_slot_said_is_kept_under_its_slot(slots: list[int]) -> None:
     assert len(ballot) == ballot.tally.num_votes == len(slots)
     assert dict(ballot.rounds) == {slot: 4 - slot % 2 for slot in slots}
     assert dict(ballot.metrics) == {slot: Metrics(10 + slot, 20 + slot, 30 + slot) for slot in slots}
-    assert ballot.tally.sums(0, N).tolist() == [int(weight in slots) for weight in range(N)]
+    wanted = [0] * N
+    for slot in slots:
+        wanted[slot] = 1 if draw(slot, 4 - slot % 2).u(slot, slot + 1) >= ONE // 2 else -1
+    assert ballot.tally.sums(0, N).tolist() == wanted
 
 
 def test_a_second_vote_of_a_slot_changes_nothing() -> None:

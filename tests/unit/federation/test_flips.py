@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import tracemalloc
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pemn.codec import Coder
 from pemn.errors import MalformedFrame
-from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_flips
+from pemn.federation import flips as flips_module
+from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_flips, masks
 from pemn.federation.levels import HIGHEST, LOWEST, ONE, Levels, normal_start_levels
 from pemn.wire.spec import MaskProtocol
 
@@ -47,35 +48,45 @@ def bits(packed: NDArray[np.uint8], n: int) -> NDArray[np.bool_]:
     return whole[:n]
 
 
+def sums(votes: list[Flips]) -> NDArray[np.int64]:
+    """The votes added up by hand."""
+    n = votes[0].draw.levels.num_params
+    unpacked = np.unpackbits(masks(votes, 0, n), axis=1, bitorder="little", count=n).astype(np.int64)
+    total: NDArray[np.int64] = unpacked.sum(axis=0) - len(votes)
+    return total
+
+
 @given(st.integers(1, 700), st.integers(0, 99), st.integers(1, 99), st.integers(1, 12))
 @example(1, 0, 1, 1)
 @example(65_664, 0, 1, 9)
 def test_the_server_recovers_the_difference_of_the_masks(n: int, a: int, round_: int, layers: int) -> None:
     draw, trained = draw_of(n, a, round_, layers), trained_of(n, a)
     flips = draw_flips(trained, draw)
-    data = encode_flips(flips, draw)
-    votes = decode_flips(data, draw)
-    q, u = draw.block(0, n)
-    wanted = (u < trained).astype(int) - (u < q)
-    assert np.array_equal(bits(votes.raised, n).astype(int) - bits(votes.lowered, n), wanted)
-    assert not (votes.raised & votes.lowered).any()
-    assert np.array_equal(votes.mask, flips.mask)
-    assert encode_flips(votes, draw) == data
+    data = encode_flips(flips)
+    vote = decode_flips(data, draw)
+    q, u = draw.q(0, n), draw.u(0, n)
+    assert np.array_equal(bits(vote.mask, n), (u < trained) ^ (u < q))
+    assert np.array_equal(vote.mask, flips.mask)
+    assert np.array_equal(sums([vote]), (u < trained).astype(int) - (u < q))
+    assert encode_flips(vote) == data
 
 
 @dataclass(frozen=True, eq=False)
 class EveryDither(Draw):
     """65,536 weights of one q, whose dithers are all that there are."""
 
-    q: int = field(default=0, kw_only=True)
+    level: int = field(default=0, kw_only=True)
 
     @classmethod
     def of(cls, q: int) -> EveryDither:
         levels = Levels(MaskProtocol(1, 1, 1, ()), 0, (ONE,))
-        return cls(levels, np.zeros(ONE, np.int8), 1, 0, q=q)
+        return cls(levels, np.zeros(ONE, np.int8), 1, 0, level=q)
 
-    def block(self, start: int, stop: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-        return np.full(stop - start, self.q, np.uint16), np.arange(start, stop).astype(np.uint16)
+    def q(self, start: int, stop: int) -> NDArray[np.uint16]:
+        return np.full(stop - start, self.level, np.uint16)
+
+    def u(self, start: int, stop: int) -> NDArray[np.uint16]:
+        return np.arange(start, stop).astype(np.uint16)
 
 
 @given(PROBABILITIES, PROBABILITIES)
@@ -89,9 +100,9 @@ class EveryDither(Draw):
 def test_votes_are_unbiased_to_the_bit(q: int, p: int) -> None:
     """Over all dithers the decoded votes sum up to p - q, and no vote points the other way."""
     draw = EveryDither.of(q)
-    data = encode_flips(draw_flips(np.full(ONE, p, np.uint16), draw), draw)
-    votes = decode_flips(data, draw)
-    raised, lowered = (int(np.bitwise_count(part).sum()) for part in (votes.raised, votes.lowered))
+    data = encode_flips(draw_flips(np.full(ONE, p, np.uint16), draw))
+    votes = sums([decode_flips(data, draw)])
+    raised, lowered = int((votes > 0).sum()), int((votes < 0).sum())
     assert (raised, lowered) == (max(p - q, 0), max(q - p, 0))
 
 
@@ -100,12 +111,11 @@ def test_votes_by_the_shared_dither_have_the_variance_of_the_change() -> None:
     levels = Levels(MaskProtocol(1, 1, 1, ()), 3, (n,))
     trained = np.full(n, 26_000, np.uint16)
     k = np.zeros(n, np.int8)
-    sums = []
+    votes = []
     for round_ in range(1, rounds + 1):
         draw = Draw(levels, k, round_, 1)
-        votes = decode_flips(encode_flips(draw_flips(trained, draw), draw), draw)
-        sums.append(bits(votes.raised, n).astype(int) - bits(votes.lowered, n))
-    votes_of_all = np.array(sums)
+        votes.append(sums([decode_flips(encode_flips(draw_flips(trained, draw)), draw)]))
+    votes_of_all = np.array(votes)
     change = (26_000 - 32_768) / ONE
     assert votes_of_all.mean() == pytest.approx(change, abs=4 * np.sqrt(-change / votes_of_all.size))
     # A freshly sampled mask would have the variance p (1 - p) = 0.24.
@@ -115,7 +125,7 @@ def test_votes_by_the_shared_dither_have_the_variance_of_the_change() -> None:
 @pytest.mark.parametrize("spread", [0.0, 3.0])
 def test_a_client_that_did_not_train_sends_next_to_nothing(spread: float) -> None:
     draw = draw_of(100_000, spread=spread)
-    data = encode_flips(draw_flips(draw.levels.at(draw.k), draw), draw)
+    data = encode_flips(draw_flips(draw.levels.at(draw.k), draw))
     assert len(data) <= 4
     assert not decode_flips(data, draw).mask.any()
 
@@ -126,7 +136,7 @@ def test_the_distance_of_the_dither_pays() -> None:
     flips = draw_flips(nudged(draw, 0.3), draw)
     share = np.bitwise_count(flips.mask).sum() / 60_000
     entropy = -share * np.log2(share) - (1 - share) * np.log2(1 - share)
-    data = encode_flips(flips, draw)
+    data = encode_flips(flips)
     assert data[0] == Coder.RANS
     assert 8 * len(data) < 0.6 * entropy * 60_000
 
@@ -134,7 +144,7 @@ def test_the_distance_of_the_dither_pays() -> None:
 def test_small_changes_cost_little() -> None:
     n = 200_000
     draw = draw_of(n)
-    assert 8 * len(encode_flips(draw_flips(nudged(draw, 0.05), draw), draw)) < 0.03 * n
+    assert 8 * len(encode_flips(draw_flips(nudged(draw, 0.05), draw))) < 0.03 * n
 
 
 def test_dither_and_contexts_are_made_in_blocks() -> None:
@@ -143,11 +153,11 @@ def test_dither_and_contexts_are_made_in_blocks() -> None:
     draw = draw_of(n)
     trained = draw.levels.at(draw.k)
     trained[::50] = HIGHEST
-    encode_flips(draw_flips(trained, draw), draw)  # what is loaded once is not counted
+    encode_flips(draw_flips(trained, draw))  # what is loaded once is not counted
     tracemalloc.start()
     try:
         flips = draw_flips(trained, draw)
-        assert np.array_equal(decode_flips(encode_flips(flips, draw), draw).mask, flips.mask)
+        assert np.array_equal(decode_flips(encode_flips(flips), draw).mask, flips.mask)
         assert tracemalloc.get_traced_memory()[1] < 2 * n
     finally:
         tracemalloc.stop()
@@ -156,7 +166,7 @@ def test_dither_and_contexts_are_made_in_blocks() -> None:
 @pytest.mark.parametrize("n", [1, 50, 5000])
 def test_cut_flips_are_refused(n: int) -> None:
     draw = draw_of(n)
-    data = encode_flips(draw_flips(trained_of(n, 2), draw), draw)
+    data = encode_flips(draw_flips(trained_of(n, 2), draw))
     for cut in {0, 1, len(data) // 2, len(data) - 1} - {len(data)}:
         with pytest.raises(MalformedFrame):
             decode_flips(data[:cut], draw)
@@ -169,42 +179,58 @@ def test_garbage_is_refused_or_canonical(garbage: bytes, n: int) -> None:
         flips = decode_flips(garbage, draw)
     except MalformedFrame:
         return
-    assert encode_flips(flips, draw) == garbage
+    assert encode_flips(flips) == garbage
 
 
 @given(st.integers(1, 3000), st.data())
 def test_damaged_flips_are_refused_or_other_flips(n: int, data: st.DataObject) -> None:
     draw = draw_of(n)
     flips = draw_flips(nudged(draw, 1.0), draw)
-    coded = bytearray(encode_flips(flips, draw))
+    coded = bytearray(encode_flips(flips))
     coded[data.draw(st.integers(0, len(coded) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     try:
         other = decode_flips(bytes(coded), draw)
     except MalformedFrame:
         return
-    assert encode_flips(other, draw) == bytes(coded)
-    assert other.hash(bytes(16), 0) != flips.hash(bytes(16), 0)
+    assert encode_flips(other) == bytes(coded)
+    assert other.hash(bytes(16)) != flips.hash(bytes(16))
 
 
 def test_the_hash_is_of_base_state_sender_and_every_bit() -> None:
-    packed = np.zeros((2, 3), np.uint8)
+    draws = [replace(draw_of(20), slot=slot) for slot in (1, 2)]
     states = bytes(16), bytes(15) + b"1", b"1" + bytes(15)
-    seen = {Flips.none(20).hash(state, slot) for state in states for slot in (1, 2)}
+    seen = {Flips(draw, np.zeros(3, np.uint8)).hash(state) for state in states for draw in draws}
     for bit in range(20):
-        packed[:] = 0
-        packed[bit % 2, bit // 8] = 1 << bit % 8
-        seen.add(Flips(*packed).hash(states[0], 1))
+        seen.add(Flips(draws[0], np.packbits(np.arange(20) == bit, bitorder="little")).hash(states[0]))
     assert len(seen) == 6 + 20
     assert {len(value) for value in seen} == {8}
 
 
-@pytest.mark.parametrize("flipped", [[], [0], [524_287], [524_288], [599_999], [7, 524_290, 599_998]])
-def test_the_hash_is_of_the_whole_mask_however_long(flipped: list[int]) -> None:
-    """By docs/wire.md, "Update": more weights than are hashed at a time."""
-    votes = np.zeros((2, 600_000), np.bool_)
-    votes[np.arange(len(flipped)) % 2, flipped] = True
-    flips = Flips(*np.packbits(votes, axis=1, bitorder="little"))
-    flip_mask = np.packbits(votes.any(axis=0), bitorder="little").tobytes()
+@pytest.mark.parametrize("n", [1, 20, 600_000])
+def test_the_hash_is_the_documents(n: int) -> None:
+    """By docs/wire.md, "Update"."""
+    mask = np.packbits(np.arange(n) % 7 == 0, bitorder="little")
     state_hash = bytes(range(16))
-    wanted = hashlib.sha256(b"pemn flips" + state_hash + struct.pack("<I", 9) + flip_mask).digest()[:8]
-    assert flips.hash(state_hash, 9) == wanted
+    wanted = hashlib.sha256(b"pemn flips" + state_hash + struct.pack("<I", 9) + mask.tobytes()).digest()[:8]
+    assert Flips(replace(draw_of(n), slot=9), mask).hash(state_hash) == wanted
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 203), (0, 64), (64, 203), (8, 8), (120, 128), (200, 203)])
+def test_masks_of_any_part_of_the_weights(monkeypatch: pytest.MonkeyPatch, start: int, stop: int) -> None:
+    """Of votes from two public states in turn, and in blocks that end within the part."""
+    monkeypatch.setattr(flips_module, "_BLOCK_WEIGHTS", 64)
+    n = 203
+    bases = [draw_of(n), replace(draw_of(n), k=np.full(n, 1, np.int8))]
+    votes = [
+        draw_flips(trained_of(n, slot), replace(bases[slot // 2 % 2], slot=slot, round=slot % 3 + 1))
+        for slot in range(7)
+    ]
+    found = masks(votes, start, stop)
+    assert found.shape == (14, -(-(stop - start) // 8))
+    for slot, (own, closed) in enumerate(found.reshape(7, 2, -1)):
+        draw = votes[slot].draw
+        q, u = draw.q(start, stop), draw.u(start, stop)
+        whole = np.unpackbits(own, bitorder="little", count=stop - start).astype(bool)
+        assert np.array_equal(whole, u < trained_of(n, slot)[start:stop])
+        whole = np.unpackbits(closed, bitorder="little", count=stop - start).astype(bool)
+        assert np.array_equal(whole, u >= q)

@@ -106,7 +106,8 @@ def test_a_block_of_a_draw_is_a_part_of_the_whole(seed: int, begin: int, count: 
     model = levels(step=9000, n=n, seed=seed)
     k = np.resize(np.array([-127, -3, 0, 0, 1, 126, 127], np.int8), n)
     wanted_q = start_table(model.protocol.start_levels)[start_draws(seed, 0, n)] + 9000 * k.astype(np.int64)
-    q, u = Draw(model, k, 2, 1).block(begin, end)
+    draw = Draw(model, k, 2, 1)
+    q, u = draw.q(begin, end), draw.u(begin, end)
     assert np.array_equal(q, wanted_q[begin:end].clip(LOWEST, HIGHEST))
     assert np.array_equal(u, dither(seed, 2, 1, 0, n)[begin:end])
     assert q.dtype == u.dtype == np.uint16

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import weakref
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from pemn.errors import LocalError
 from pemn.federation import tally as tally_module
+from pemn.federation.flips import Draw, Flips
 from pemn.federation.levels import Levels, normal_start_levels
 from pemn.federation.planes import GROUP
 from pemn.federation.tally import UNIT, Tally, learn, settle, start
@@ -40,9 +43,28 @@ def p_hat() -> NDArray[np.int32]:
 def tally_of(votes: list[NDArray[np.int8]], n: int = N) -> Tally:
     tally = Tally(n)
     for vote in votes:
-        raised, lowered = (np.packbits(vote == sign, bitorder="little") for sign in (1, -1))
-        tally.add(raised, lowered)
+        tally.add(flips_of(vote))
     return tally
+
+
+@dataclass(frozen=True, eq=False)
+class Wanted(Draw):
+    """A dither that makes of every flip what the vote is to be: -1 where it is below 1/2."""
+
+    vote: NDArray[np.int8] = field(kw_only=True)
+
+    def q(self, start: int, stop: int) -> NDArray[np.uint16]:
+        return np.full(stop - start, 32768, np.uint16)
+
+    def u(self, start: int, stop: int) -> NDArray[np.uint16]:
+        vote, noise = self.vote[start:stop], np.random.default_rng(start).integers(0, 65536, stop - start)
+        return np.select([vote < 0, vote > 0], [32767, 32768], noise).astype(np.uint16)
+
+
+def flips_of(vote: NDArray[np.int8]) -> Flips:
+    """A vote of -1, 0, 1 as it comes in."""
+    draw = Wanted(Levels(protocol(), 0, (vote.size,)), np.zeros(vote.size, np.int8), 1, 0, vote=vote)
+    return Flips(draw, np.packbits(vote != 0, bitorder="little"))
 
 
 @given(VOTES, st.randoms())
@@ -67,35 +89,32 @@ def test_votes_may_come_after_a_look_at_the_sums(
     tally = tally_of(early)
     tally.sums(0, N)
     for vote in late:
-        tally.add(np.packbits(vote == 1, bitorder="little"), np.packbits(vote == -1, bitorder="little"))
+        tally.add(flips_of(vote))
     assert tally.sums(0, N).tolist() == np.sum(early + late, axis=0, dtype=int).tolist()
 
 
 def test_votes_are_let_go_when_they_are_counted() -> None:
     tally, kept = Tally(N), []
     for _ in range(100):
-        raised, lowered = np.ones(2, np.uint8), np.zeros(2, np.uint8)
-        kept += [weakref.ref(raised), weakref.ref(lowered)]
-        tally.add(raised, lowered)
-    del raised, lowered
-    assert sum(vote() is not None for vote in kept) < 2 * GROUP
+        vote = flips_of(np.ones(N, np.int8))
+        kept.append(weakref.ref(vote.mask))
+        tally.add(vote)
+    del vote
+    assert sum(mask() is not None for mask in kept) < GROUP // 2
+
+
+def packed(*shape: int, dtype: type = np.uint8) -> Flips:
+    return replace(flips_of(np.zeros(N, np.int8)), mask=np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize(
-    ("raised", "lowered"),
-    [
-        (np.zeros(1, np.uint8), np.zeros(2, np.uint8)),
-        (np.zeros(2, np.uint8), np.zeros(3, np.uint8)),
-        (np.zeros(2, np.bool_), np.zeros(2, np.uint8)),
-        (np.zeros(2, np.uint8), np.zeros((1, 2), np.uint8)),
-    ],
+    "vote",
+    [packed(1), packed(3), packed(1, 2), packed(2, dtype=np.bool_), flips_of(np.zeros(N + 1, np.int8))],
 )
-def test_a_vote_of_another_network_is_refused_and_not_counted(
-    raised: NDArray[np.uint8], lowered: NDArray[np.uint8]
-) -> None:
+def test_a_vote_of_another_network_is_refused_and_not_counted(vote: Flips) -> None:
     tally = Tally(N)
-    with pytest.raises(LocalError, match=r"packed vote.*uint8 \(2,\).*(raised|lowered)"):
-        tally.add(raised, lowered)
+    with pytest.raises(LocalError, match=r"vote of another network.*wanted 13 weights, uint8"):
+        tally.add(vote)
     assert tally.num_votes == 0
 
 
@@ -120,19 +139,24 @@ def test_learning_is_the_documents_formula(
     assert learnt.tolist() == wanted
 
 
+@cache
+def most_votes() -> Tally:
+    """65,535 votes: all against the first eight weights, two thirds against the next eight, all for the last."""
+    votes = np.ones((2, 24), np.int8)
+    votes[0, :8], votes[1, :16] = -1, -1
+    few, many = (flips_of(vote) for vote in votes)
+    tally = Tally(24)
+    for i in range(65535):
+        tally.add(many if i % 3 else few)
+    return tally
+
+
 @pytest.mark.parametrize("eta", [(65535, 1), (1, 65535), (65535, 65534), (1, 3)])
 def test_learning_from_the_most_votes(eta: tuple[int, int]) -> None:
-    tally, bits = Tally(24), np.array([0b10101010, 0, 0xFF], np.uint8)
-    num_votes = 65535
-    for i in range(num_votes):
-        tally.add(bits & np.uint8(0xFF if i % 3 else 0x0F), ~bits & np.uint8(0x7F))
-    sums = [-num_votes if not bits[i // 8] >> (i % 8) & 1 and i % 8 < 7 else 0 for i in range(24)]
-    for i in range(24):
-        if bits[i // 8] >> (i % 8) & 1:
-            sums[i] = num_votes if i % 8 < 4 else num_votes * 2 // 3
-    assert tally.sums(0, 24).tolist() == sums
-    learnt = learn(protocol(eta=eta), np.full(24, UNIT // 2, np.int32), tally)
-    wanted = [min(max(UNIT // 2 + eta[0] * s * UNIT // (eta[1] * num_votes), 0), UNIT) for s in sums]
+    sums = [-65535] * 8 + [-21845] * 8 + [65535] * 8
+    assert most_votes().sums(0, 24).tolist() == sums
+    learnt = learn(protocol(eta=eta), np.full(24, UNIT // 2, np.int32), most_votes())
+    wanted = [min(max(UNIT // 2 + eta[0] * s * UNIT // (eta[1] * 65535), 0), UNIT) for s in sums]
     assert learnt.tolist() == wanted
 
 

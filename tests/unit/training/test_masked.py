@@ -50,7 +50,7 @@ def spec_of(
 ) -> ModelSpec:
     found = plan(module, rules)
     layers = tuple(Layer(v.name, v.shape, to_float32(2 / math.sqrt(v.fan_in))) for v in found.masked)
-    return ModelSpec("net", CONTRACT, layers, seed, Strategy.parse(strategy), floats=found.floats)
+    return ModelSpec("net", CONTRACT, layers, seed, Strategy.parse(strategy), bytes(16), floats=found.floats)
 
 
 def net() -> Net:
@@ -407,7 +407,7 @@ def test_to_cuda_and_back(rule: str) -> None:
 
 def spec_with(name: str, shape: tuple[int, ...]) -> ModelSpec:
     layers = (Layer("head.weight", (3, 5), 1.0), Layer(name, shape, 1.0))
-    return ModelSpec("net", CONTRACT, layers, 1, Strategy.parse("full"))
+    return ModelSpec("net", CONTRACT, layers, 1, Strategy.parse("full"), bytes(16))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -138,6 +141,27 @@ def test_a_spec_with_another_layer_is_refused_by_name(layer: Layer) -> None:
     other = dataclasses.replace(spec, layers=(layer, *spec.layers[1:]))
     with pytest.raises(WrongSpec, match=r"tensor of the network: .*; in linear1\.(weight|bias)"):
         check_model(other)
+
+
+def test_a_network_of_the_same_tensors_but_other_steps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed code that has changed between the two ends."""
+
+    def factory(step: type[nn.Module]) -> Callable[[tuple[int, int, int], int], nn.Module]:
+        return lambda shape, classes: nn.Sequential(
+            nn.Flatten(), nn.Linear(math.prod(shape), 5), step(), nn.Linear(5, classes)
+        )
+
+    module = ModuleType("their_networks")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    name = "their_networks:make"
+    module.make = factory(nn.ReLU)  # type: ignore[attr-defined]
+    spec = model_spec(name, DIGITS, 7, Strategy("mp"))
+    check_model(spec, name)
+    module.make = factory(nn.Tanh)  # type: ignore[attr-defined]
+    with pytest.raises(
+        WrongSpec, match=r"structure of the network: the same tensors.*; in their_networks:make"
+    ):
+        check_model(spec, name)
 
 
 def test_a_spec_with_fewer_layers_or_an_unknown_name_is_refused() -> None:
