@@ -40,6 +40,17 @@ _LOW, _BITS, _WORD = np.array(LOW, np.uint32), np.array(BITS, np.uint32), np.arr
 _SLOT, _EMIT = np.array(SCALE - 1, np.uint32), np.array(32 - BITS, np.uint32)
 
 
+# Functions of this module, as their names are looked up in every step.
+_greater_equal, _less, _bitwise_and, _right_shift = np.greater_equal, np.less, np.bitwise_and, np.right_shift
+_add, _subtract, _multiply, _floor_divide, _putmask = (
+    np.add,
+    np.subtract,
+    np.multiply,
+    np.floor_divide,
+    np.putmask,
+)
+
+
 def num_lanes(cost_bits: int) -> int:
     """Returns K for a message of about so many bits: as many as cost less than half a percent, or up to 32.
 
@@ -221,16 +232,16 @@ def _encode_steps(
     """Codes steps, the rows of f, its limit, SCALE - f and start, and fills `words` from its end; returns to where."""
     quotient, full, first = np.empty_like(x), np.empty(x.size, np.bool_), words.size
     for f, limit, other, start in zip(*arrays, strict=True):
-        which = np.greater_equal(x, limit, full).nonzero()[0]
+        which = _greater_equal(x, limit, full).nonzero()[0]
         if which.size:
             pushed = x[which]
             words[first - which.size : first] = pushed
             first -= which.size
             x[which] = pushed >> _WORD
-        np.floor_divide(x, f, quotient)
-        np.multiply(quotient, other, quotient)
-        np.add(x, quotient, x)  # = (quotient << 15) + x % f
-        np.add(x, start, x)
+        _floor_divide(x, f, quotient)
+        _multiply(quotient, other, quotient)
+        _add(x, quotient, x)  # = (quotient << 15) + x % f
+        _add(x, start, x)
     return first
 
 
@@ -256,15 +267,15 @@ def _decode_steps(
     slot, low, position = np.empty_like(x), np.empty_like(x), 0
     short = np.empty(x.size, np.bool_)
     for f, one in zip(ones, out, strict=True):
-        np.bitwise_and(x, _SLOT, slot)
-        np.less(slot, f, one)
-        np.right_shift(x, _BITS, low)
-        np.multiply(low, f, low)
-        np.add(slot, low, slot)  # the next state after a 1
-        np.subtract(x, low, x)  # after a 0: (SCALE - f) * (x >> BITS) + slot - f = x - low - f
-        np.subtract(x, f, x)
-        np.putmask(x, one, slot)
-        which = np.less(x, _LOW, short).nonzero()[0]
+        _bitwise_and(x, _SLOT, slot)
+        _less(slot, f, one)
+        _right_shift(x, _BITS, low)
+        _multiply(low, f, low)
+        _add(slot, low, slot)  # the next state after a 1
+        _subtract(x, low, x)  # after a 0: (SCALE - f) * (x >> BITS) + slot - f = x - low - f
+        _subtract(x, f, x)
+        _putmask(x, one, slot)
+        which = _less(x, _LOW, short).nonzero()[0]
         if which.size:
             more = words[position : position + which.size]
             if more.size < which.size:

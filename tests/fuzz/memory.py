@@ -1,9 +1,8 @@
 """Mutants under a memory limit: `python -m tests.fuzz.memory --mutants 1000`. Linux only.
 
-Before each one the address space of the process is limited to what it has, the two masks that are kept of a vote
-(n / 8 bytes each), three copies of the frame, and n / 8 bytes and 1 MiB more. Valid frames have been read before, so
-code that they need is there. Other than `tracemalloc`, the limit also holds for protobuf and zlib. The mutants are
-made by another process, which reads them while it makes them.
+Before each one the address space of the process is limited to what it has, three copies of the frame, and n / 8 bytes
+and 1 MiB more. Valid frames have been read before, so code that they need is there. Other than `tracemalloc`, the
+limit also holds for protobuf and zlib. The mutants are made by another process, which reads them while it makes them.
 
 The world `vast` is a vote in a network so large that an array of a byte a weight would break the limit;
 `--waste` allocates one, to see that it does.
@@ -35,7 +34,6 @@ WORLDS = (*SPECS, "vast")
 _MIB = 1 << 20
 _PAGE_BYTES = resource.getpagesize()
 _VAST_SHAPE = (1 << 13, 1 << 10)
-_KEPT_MASKS = 2
 _COPIES = 3  # of a frame, besides itself (docs/wire.md, "Limits")
 
 
@@ -107,7 +105,7 @@ def _deliver(valid: list[Frame], waste: bool) -> bool:
 def _limited(frame: Frame, data: bytes, waste: bool) -> str:
     num_params = frame.end.num_params
     state_bytes = claimed_params(frame, data)  # of a network that the client has not seen before
-    spare = (_KEPT_MASKS + 1) * num_params // 8 + _MIB + state_bytes + _COPIES * len(data)
+    spare = num_params // 8 + _MIB + state_bytes + _COPIES * len(data)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * _PAGE_BYTES + spare, resource.RLIM_INFINITY))
     try:
