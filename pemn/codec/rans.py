@@ -33,7 +33,7 @@ LANE_BYTES = 3
 _BITS_A_LANE = 6400  # so lanes cost 24 / 6400 = 0.375 %
 _FEW_BITS, _BITS_A_LANE_MORE, _ENOUGH_LANES = 1 << 15, 3072, 32
 _PIECE_DECISIONS = 4096
-_FEW_LANES = 20  # below it a loop over integers is faster than numpy
+_FEW_LANES = 16  # below it a loop over integers is faster than numpy
 
 # Arrays without dimensions: numpy would have to convert scalars in every operation, which takes as long as the rest.
 _LOW, _BITS, _WORD = np.array(LOW, np.uint32), np.array(BITS, np.uint32), np.array(16, np.uint32)
