@@ -56,7 +56,7 @@ DECODERS: dict[str, tuple[str, ...]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.coverage_of_decoders", description=__doc__)
-    parser.add_argument("--mutants", type=int, default=4000)
+    parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--worlds", nargs="+", choices=SPECS, default=list(SPECS))
     options = parser.parse_args()
