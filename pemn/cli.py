@@ -28,10 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    if arguments[:1] == ["train"]:  # has options of its own, from flags, environment and TOML file
+    if arguments[:1] == ["figures"]:  # these have options of their own, from flags, environment and TOML file
         with provided_by("server"):
-            from pemn.commands.train import train
-        return train(arguments[1:])
+            from pemn.commands.figures import figures
+        return figures(arguments[1:])
+    if arguments[:1] in (["train"], ["baseline"]):
+        with provided_by("server"):
+            from pemn.commands import train
+        return (train.train if arguments[0] == "train" else train.baseline)(arguments[1:])
     parsed = _parser().parse_args(arguments)
     command: str = parsed.command
     if command == "predict":
@@ -40,6 +44,10 @@ def _dispatch(arguments: list[str]) -> int:
         return predict(
             parsed.model, parsed.images, dataset=parsed.dataset, data_dir=parsed.data_dir, count=parsed.count
         )
+    if command == "init":
+        with provided_by("server"):
+            from pemn.commands.init import init
+        return init(parsed)
     if command == "inspect":
         from pemn.commands.inspect import inspect
 
@@ -87,7 +95,25 @@ def _parser() -> Parser:
     )
     export.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="where to write it")
 
+    init = commands.add_parser("init", parents=[common], help="write an untrained model, to plan sizes with")
+    init.add_argument(
+        "--model", required=True, metavar="NAME", help="network, such as resnet-56 or PKG:FACTORY"
+    )
+    init.add_argument(
+        "--strategy", default="rp:1e-2", help="full, one-layer, mp or rp:RATIO (default: rp:1e-2)"
+    )
+    init.add_argument("--values", default="normal", help="signed, uniform or normal (default: normal)")
+    init.add_argument("--seed", type=int, default=1, help="64-bit seed (default: 1)")
+    init.add_argument(
+        "--kept", type=float, default=0.5, metavar="SHARE", help="of each layer's weights (default: 0.5)"
+    )
+    init.add_argument("--input", default="3x32x32", metavar="CxHxW", help="of an image (default: 3x32x32)")
+    init.add_argument("--classes", type=int, default=10, metavar="N", help="(default: 10)")
+    init.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=".pemn file to write")
+
     commands.add_parser("train", help="train a masked network on this machine", add_help=False)
+    commands.add_parser("baseline", help="train a pruned network, to compare with", add_help=False)
+    commands.add_parser("figures", help="train many and draw the paper's figures", add_help=False)
     verify = commands.add_parser("verify", parents=[common], help="check hashes and rebuild the weights")
     _add_model(verify, ".pemn file")
     return parser

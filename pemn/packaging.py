@@ -13,13 +13,16 @@ from pemn.spec import ModelSpec
 from pemn.training.masked import mask_of, unmask
 
 
-def package(module: nn.Module, spec: ModelSpec, provenance: dict[str, str]) -> Artifact:
+def package(
+    module: nn.Module, spec: ModelSpec, provenance: dict[str, str], graph: bytes | None = None
+) -> Artifact:
     """Returns a trained network as what a .pemn file holds: seed, mask, floats and graph.
 
     Args:
         module: What `pemn.mask_model` made for the spec, on any device; it is left as it is.
         spec: Its description.
         provenance: Texts for people.
+        graph: What `pemn.export.skeleton.skeleton` gave for the module before it was masked; made here if not given.
 
     Raises:
         ConfigError: If scores are not numbers, or the exporter's packages are not installed.
@@ -30,4 +33,4 @@ def package(module: nn.Module, spec: ModelSpec, provenance: dict[str, str]) -> A
     state = plain.state_dict()
     floats = [state[tensor.name].numpy().ravel() for tensor in spec.floats]
     joined = np.concatenate([*floats, np.empty(0, np.float32)]).astype("<f4")
-    return Artifact.of(spec, mask, skeleton(plain, spec), provenance, floats=joined.tobytes())
+    return Artifact.of(spec, mask, graph or skeleton(plain, spec), provenance, floats=joined.tobytes())

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from pemn.distribution import Distribution
 from pemn.errors import ConfigError
+from pemn.prototype import Strategy
 from pemn.training.models import WeightInit
 from pemn.training.recipes import Recipe, paper_recipe
 from pemn.training.rules import Rules
@@ -33,28 +34,10 @@ PLAIN = Recipe(
 Positive = Annotated[int, Field(ge=1)]
 
 
-class TrainSettings(BaseSettings):
-    """Trains a masked network on one machine and leaves a .pemn file."""
+class RunSettings(BaseSettings):
+    """What every run of central training has."""
 
     model: str = Field(default="mlp-256-256", description="network, such as convmixer-6-256 or PKG:FACTORY")
-    strategy: str = Field(
-        default="rp:1e-2",
-        description="dense (nothing is masked), full, one-layer, mp or rp:RATIO",
-    )
-    scores: str = Field(
-        default="topk:0.5", description="how scores become masks: topk:K (kept), threshold, bernoulli"
-    )
-    values: Literal["signed", "uniform", "normal"] = Field(
-        default="normal", description="distribution of the frozen weights"
-    )
-    gain: float = Field(
-        default=math.sqrt(2), gt=0, description="standard deviation of the frozen weights, times sqrt(fan_in)"
-    )
-    rescale: bool = Field(
-        default=False,
-        description="scale each layer by its own fan_in, not by that of the prototype's layer; "
-        "for networks without norms",
-    )
     dense_layers: str | None = Field(
         default=None, description="comma-separated patterns of tensors to leave as floats, such as head.*"
     )
@@ -110,11 +93,6 @@ class TrainSettings(BaseSettings):
         return replace(base, **given)
 
     @property
-    def init(self) -> WeightInit:
-        """How the frozen weights are drawn."""
-        return WeightInit(Distribution(self.values), self.gain, self.rescale)
-
-    @property
     def rules(self) -> Rules:
         """What is masked."""
         patterns = [pattern.strip() for pattern in (self.dense_layers or "").split(",")]
@@ -136,3 +114,126 @@ class TrainSettings(BaseSettings):
             if got != wanted:
                 flag = "--" + name.replace("_", "-")
                 raise ConfigError("resuming with another option", got=got, wanted=wanted, where=flag)
+
+
+class MaskingSettings(RunSettings):
+    """How a network is masked, whatever its strategy."""
+
+    scores: str = Field(
+        default="topk:0.5", description="how scores become masks: topk:K (kept), threshold, bernoulli"
+    )
+    values: Literal["signed", "uniform", "normal"] = Field(
+        default="normal", description="distribution of the frozen weights"
+    )
+    gain: float = Field(
+        default=math.sqrt(2), gt=0, description="standard deviation of the frozen weights, times sqrt(fan_in)"
+    )
+    rescale: bool = Field(
+        default=False,
+        description="scale each layer by its own fan_in, not by that of the prototype's layer; "
+        "for networks without norms",
+    )
+
+    @property
+    def init(self) -> WeightInit:
+        """How the frozen weights are drawn."""
+        return WeightInit(Distribution(self.values), self.gain, self.rescale)
+
+
+class TrainSettings(MaskingSettings):
+    """Trains a masked network on one machine and leaves a .pemn file."""
+
+    strategy: str = Field(
+        default="rp:1e-2",
+        description="dense (nothing is masked), full, one-layer, mp or rp:RATIO",
+    )
+
+
+class BaselineSettings(RunSettings):
+    """Prunes a network before training to a given size and trains what is left: what PEMN is compared with."""
+
+    how: Literal["random", "magnitude"] = Field(
+        default="random", description="what goes: random weights, or the smallest initial ones of each layer"
+    )
+    compression_ratio: float | None = Field(
+        default=None, gt=0, lt=100, description="percent saved of the prunable float32 weights, such as 96"
+    )
+    size: Positive | None = Field(
+        default=None, description="instead: bytes of the whole network, floats included"
+    )
+    positions: Literal["seed", "bitmap"] = Field(
+        default="seed",
+        description="what says which weights are left: the seed, 8 bytes, as what is pruned follows from it; "
+        "or a bit a weight",
+    )
+
+
+Cell = TypeVar("Cell", TrainSettings, BaselineSettings)
+
+
+class FiguresSettings(MaskingSettings):
+    """Trains every strategy and both baselines, and draws the paper's two figures."""
+
+    strategies: str = Field(
+        default="dense,full,one-layer,mp,rp:1e-1,rp:1e-2,rp:1e-3,rp:1e-4,rp:1e-5",
+        description="comma-separated strategies",
+    )
+    baselines: str = Field(
+        default="random,magnitude", description="comma-separated kinds of pruning; may be empty"
+    )
+    ratios: str = Field(default="90,92,94,96", description="percent saved by the baselines, comma-separated")
+    positions: Literal["seed", "bitmap"] = Field(
+        default="seed", description="what says which weights the baselines keep; see pemn baseline"
+    )
+    num_seeds: Positive = Field(default=3, description="runs of each, with seeds from --seed on")
+    jobs: Positive = Field(
+        default=1, description="runs at the same time, each a process with --threads threads"
+    )
+    published: str | None = Field(
+        default=None,
+        description="network whose published points are drawn beside; by default the family's first",
+    )
+
+    def cells(self) -> list[TrainSettings | BaselineSettings]:
+        """Returns the settings of every run, each with a folder of its own within `run_dir`.
+
+        Raises:
+            ConfigError: If a strategy, baseline or ratio is none.
+        """
+        found: list[TrainSettings | BaselineSettings] = []
+        for seed in range(self.seed, self.seed + self.num_seeds):
+            for strategy in _listed(self.strategies):
+                name = strategy if strategy == DENSE else str(Strategy.parse(strategy))
+                found.append(self._cell(TrainSettings, name, seed, strategy=name))
+            for how in _listed(self.baselines):
+                if how not in ("random", "magnitude"):
+                    raise ConfigError("baseline", got=how, wanted="random or magnitude", where="--baselines")
+                for ratio in map(_percent, _listed(self.ratios)):
+                    name = f"{how}-{ratio:g}"
+                    found.append(self._cell(BaselineSettings, name, seed, how=how, compression_ratio=ratio))
+        if not found:
+            raise ConfigError("nothing to train", wanted="--strategies or --baselines")
+        return found
+
+    def _cell(self, kind: type[Cell], name: str, seed: int, **values: Any) -> Cell:
+        common = {
+            field: getattr(self, field) for field in kind.model_fields if field in type(self).model_fields
+        }
+        common |= {"seed": seed, "run_dir": self.run_dir / "runs" / f"{name.replace(':', '-')}_{seed}"}
+        return kind.model_construct(
+            **{**common, **values}
+        )  # checked already, and not looked for in the environment
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _percent(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 100:
+        raise ConfigError("compression ratio", got=text, wanted="above 0, below 100", where="--ratios")
+    return value

@@ -36,7 +36,7 @@ COLOURS = {
 }
 """Names of the page's CSS variables and their values on a light page."""
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": COLOURS["ink"],
     "axes.labelcolor": COLOURS["ink"],
     "axes.spines.right": False,
@@ -73,7 +73,7 @@ def plot_accuracy_by_round(accuracy_by_round: Sequence[float]) -> str:
     Args:
         accuracy_by_round: Each 0 to 1; the first is that of round 1.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, axes = _start()
         axes.plot(range(1, len(accuracy_by_round) + 1), accuracy_by_round, **_line(len(accuracy_by_round)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -94,7 +94,7 @@ def plot_accuracy_by_bytes(
     """
     so_far = dict(zip(rounds, accumulate(costs.moved for costs in rounds.values()), strict=True))
     pairs = [(so_far[at], accuracy) for at, accuracy in enumerate(accuracy_by_round, 1) if so_far.get(at)]
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, axes = _start()
         axes.plot([x for x, _ in pairs], [y for _, y in pairs], **_line(len(pairs)))
         axes.set_xscale("log")
@@ -134,7 +134,7 @@ def plot_bytes_by_round(rounds: Mapping[int, Costs], num_rounds: int, overhead: 
     # Without gaps where bars are many; the thin edge closes the seams that a browser would leave.
     many = len(rounds) > _MOST_BARS
     shape: dict[str, Any] = {"width": 1.0, "linewidth": 0.3} if many else {"width": 0.8, "linewidth": 0.0}
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         figure, axes = _start()
         for sign, name, costs in (
             (1, "up", [both.up for both in rounds.values()]),

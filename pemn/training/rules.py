@@ -54,6 +54,11 @@ class MaskedTensor:
     shape: tuple[int, ...]
     fan_in: int
 
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
 
 @dataclass(frozen=True)
 class Plan:

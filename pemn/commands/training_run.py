@@ -1,0 +1,192 @@
+"""A run of central training in its folder: checkpoints, progress, results."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from pemn.commands.subjects import provenance, subject_of
+from pemn.commands.train_settings import RunSettings
+from pemn.data.dataset import Dataset
+from pemn.data.datasets import Split, input_contract, load
+from pemn.errors import ConfigError, FileError
+from pemn.files import SUMMARY_NAME, prepare_run_dir, write_atomic
+from pemn.generator import Purpose, child, permutation
+from pemn.spec import InputContract
+from pemn.training import checkpoint
+from pemn.training.epochs import Images, Training, evaluate
+from pemn.training.local import choose_device
+from pemn.training.networks import build
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+_BEST = "best/"
+_VALIDATION, _TEST = "validation", "test"
+
+Loader = Callable[[RunSettings, Split], Dataset]
+
+
+def load_split(settings: RunSettings, split: Split) -> Dataset:
+    """Returns a split of a run's data set."""
+    return load(settings.dataset, settings.data_dir, split)
+
+
+class Run:
+    """A run's module, what it has come to, and the folder that it is kept in.
+
+    Args:
+        settings: Of the run.
+        console: Where it says how it goes.
+        loader: Gives its data.
+
+    Raises:
+        PemnError: If options, data or files are wrong.
+    """
+
+    def __init__(self, settings: RunSettings, console: Console, loader: Loader = load_split) -> None:
+        self._settings, self._folder, self._console = settings, settings.run_dir, console
+        device = choose_device(settings.device)
+        self._splits, contract = _load_splits(settings, device, loader)
+        # Floats and dense weights begin as torch has them.
+        torch.manual_seed(child(settings.seed, Purpose.SCORES) >> 1)
+        self._module = build(settings.model, contract.shape, len(contract.class_names)).to(device)
+        self._subject = subject_of(settings, contract, self._module)
+        kind = self._subject.prepare(self._module)
+        self._training = Training(
+            self._module, settings.recipe, self._splits["train"], settings.seed, half=settings.half
+        )
+        self._epochs: list[dict[str, float]] = []
+        self._best: dict[str, Any] | None = None
+        if settings.resume:
+            self._go_on()
+        else:
+            prepare_run_dir(self._folder)
+            if (self._folder / CHECKPOINT_NAME).exists():
+                raise ConfigError("the folder holds a run", wanted="--resume, or another", where=self._folder)
+        self._say(f"{settings.model}, {kind}")
+        self._say(f"{len(self._splits['train']):,} images, {settings.recipe.epochs} epochs on {device}")
+
+    def train(self) -> None:
+        """Runs the epochs that are left; after each the run is on the disk."""
+        recipe, training = self._settings.recipe, self._training
+        writer = SummaryWriter(str(self._folder / "tensorboard"), write_to_disk=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
+            total = recipe.epochs * training.num_steps
+            task = bar.add_task(
+                "training", total=total, completed=training.num_epochs_done * training.num_steps
+            )
+            while training.num_epochs_done < recipe.epochs:
+                began = time.monotonic()
+                loss = training.run_epoch(lambda _: bar.advance(task))
+                epoch = {"epoch": training.num_epochs_done, "loss": loss, "seconds": time.monotonic() - began}
+                if _VALIDATION in self._splits:
+                    epoch[_VALIDATION] = evaluate(self._module, self._splits[_VALIDATION])
+                    self._keep_best(epoch)
+                self._epochs.append(epoch)
+                self._save()
+                for name in ("loss", _VALIDATION):
+                    if name in epoch:
+                        writer.add_scalar(name, epoch[name], epoch["epoch"])
+                left = (recipe.epochs - training.num_epochs_done) * epoch["seconds"]
+                self._say(_line(epoch, recipe.epochs, left))
+        writer.close()
+
+    def write_results(self) -> dict[str, Any]:
+        """Writes the model and the summary, and returns the summary."""
+        last = evaluate(self._module, self._splits[_TEST])
+        summary: dict[str, Any] = {
+            "settings": self._settings.identity(),
+            "recipe": asdict(self._settings.recipe),
+            "accuracy": {"last_epoch": last},
+            "seconds": sum(epoch["seconds"] for epoch in self._epochs),
+            "epochs": self._epochs,
+        }
+        results = self._subject.results(
+            self._module, provenance(self._settings, self._training.num_epochs_done)
+        )
+        for name, content in results.files.items():
+            write_atomic(self._folder / name, content)
+        summary |= results.facts
+        if self._best:
+            self._module.load_state_dict(self._best["module"])
+            summary["accuracy"]["best_on_validation"] = {
+                "epoch": self._best["epoch"],
+                "validation": self._best["validation"],
+                "test": evaluate(self._module, self._splits[_TEST]),
+            }
+        write_atomic(self._folder / SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
+        return summary
+
+    def _go_on(self) -> None:
+        """Takes the run up where its checkpoint has it."""
+        path = self._folder / CHECKPOINT_NAME
+        tensors, facts = checkpoint.load(path)
+        self._settings.check_resumable(facts["settings"])
+        best = {name.removeprefix(_BEST): tensors.pop(name) for name in [*tensors] if name.startswith(_BEST)}
+        try:
+            self._training.load_state(tensors, len(facts["epochs"]))
+        except (RuntimeError, KeyError, ValueError) as error:  # torch says which tensor
+            raise FileError(f"checkpoint of another network, {error!s:.200}", where=path) from error
+        self._epochs = facts["epochs"]
+        if best:
+            self._best = {**facts["best"], "module": best}
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def _keep_best(self, epoch: dict[str, float]) -> None:
+        if self._best is None or epoch[_VALIDATION] > self._best["validation"]:
+            state = {
+                name: tensor.detach().cpu().clone() for name, tensor in self._module.state_dict().items()
+            }
+            self._best = {"epoch": epoch["epoch"], "validation": epoch[_VALIDATION], "module": state}
+
+    def _save(self) -> None:
+        tensors = self._training.state()
+        facts: dict[str, Any] = {"settings": self._settings.identity(), "epochs": self._epochs}
+        if self._best:
+            tensors |= {_BEST + name: tensor for name, tensor in self._best["module"].items()}
+            facts["best"] = {name: self._best[name] for name in ("epoch", "validation")}
+        write_atomic(self._folder / CHECKPOINT_NAME, checkpoint.to_bytes(tensors, facts))
+
+
+def _load_splits(
+    settings: RunSettings, device: torch.device, loader: Loader
+) -> tuple[dict[str, Images], InputContract]:
+    """Returns `train`, `test` and, if images are held out, `validation`."""
+    data = loader(settings, "train")
+    contract = input_contract(settings.dataset, data)
+    order = permutation(child(settings.seed, Purpose.SPLIT), len(data.labels))
+    if settings.num_images is not None and settings.num_images > len(order):
+        raise ConfigError("training images", got=settings.num_images, wanted=f"at most {len(order)}")
+    order = order[: settings.num_images]
+    num_held_out = int(len(order) * settings.validation)
+    splits = {"train": _images(data, np.sort(order[num_held_out:]), contract, device)}
+    if num_held_out:
+        splits[_VALIDATION] = _images(data, np.sort(order[:num_held_out]), contract, device)
+    test = loader(settings, "test")
+    splits[_TEST] = _images(test, np.arange(len(test.labels)), contract, device)
+    return splits, contract
+
+
+def _images(
+    data: Dataset, chosen: NDArray[np.int64], contract: InputContract, device: torch.device
+) -> Images:
+    pixels, labels = torch.from_numpy(data.images[chosen]), torch.from_numpy(data.labels[chosen])
+    return Images(pixels.to(device), labels.to(device), contract.mean, contract.std)
+
+
+def _line(epoch: dict[str, float], num_epochs: int, seconds_left: float) -> str:
+    held_out = f"  validation {epoch[_VALIDATION]:.4f}" if _VALIDATION in epoch else ""
+    left = f"  about {seconds_left / 60:.0f} min left" if seconds_left > 90 else ""
+    return f"epoch {epoch['epoch']:>3}/{num_epochs}  loss {epoch['loss']:.4f}{held_out}{left}"
