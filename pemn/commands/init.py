@@ -45,8 +45,8 @@ def init(options: argparse.Namespace) -> int:
     data = artifact.to_bytes()
     write_atomic(options.output, data)
     print(
-        f"{options.output}: {len(data):,} bytes; {spec.num_params:,} masked weights from {spec.unique_values:,} values, "
-        f"{spec.num_floats:,} floats, untrained"
+        f"{options.output}: {len(data):,} bytes; {spec.num_params:,} masked weights from "
+        f"{spec.unique_values:,} values, {spec.num_floats:,} floats, untrained"
     )
     return 0
 

@@ -134,8 +134,8 @@ class Pruned:
         rule = "the seed" if self.positions == "seed" else "a bit a weight"
         return (
             f"{self.how}: {self.kept:,} of {self._num_prunable:,} weights left. "
-            f"Size: {parts['weights']:,} bytes of weights, 4 each, {parts['positions']:,} bytes that say which ({rule}), "
-            f"{parts['floats']:,} bytes of other floats, {sum(parts.values()):,} in all; "
+            f"Size: {parts['weights']:,} bytes of weights, 4 each, {parts['positions']:,} bytes that say which "
+            f"({rule}), {parts['floats']:,} bytes of other floats, {sum(parts.values()):,} in all; "
             f"{self._paper_compression_ratio:.2f} % saved of the prunable weights"
         )
 
