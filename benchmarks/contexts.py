@@ -132,7 +132,7 @@ def moves(
 def run(options: RunOptions, rounds: Sequence[int]) -> Iterator[Row]:
     """Trains, and yields a row for each of `rounds`, what is coded and set of contexts."""
     spec = make_plan(options).spec
-    server, make_trainer = MaskServer.of(spec), TrainerFactory(data_dir=options.data_dir)
+    server, make_trainer = MaskServer.of(spec), TrainerFactory(options.dataset, options.data_dir)
     trainers = [make_trainer(spec, slot) for slot in range(options.num_slots)]
     levels, state = server.levels, server.start()
     while state.public.round < max(rounds):

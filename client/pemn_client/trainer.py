@@ -14,6 +14,7 @@ from pemn.data.dataset import Dataset
 from pemn.data.datasets import load
 from pemn.data.partition import shards
 from pemn.errors import DataError, WrongSpec
+from pemn.installed import is_installed
 from pemn.methods.mask import Trainer
 from pemn.partition import Partition
 from pemn.training.local import MaskTrainer, choose_device
@@ -28,7 +29,7 @@ class TrainerFactory:
     """Checks that this machine can take part in a run, and makes its trainer.
 
     Attributes:
-        dataset: Name of the data that this client has; None takes the run's.
+        dataset: Name of the data that this client has; None takes the run's, unless it is from installed code.
         data_dir: Where they lie.
         num_slots: How many shares this client believes there are; None takes the run's.
         device: `auto`, `cpu` or `cuda`.
@@ -54,6 +55,11 @@ class TrainerFactory:
             raise WrongSpec("data set", got=self.dataset, wanted=plan.dataset, where="the run's spec")
         if self.num_slots is not None and self.num_slots != plan.num_slots:
             raise WrongSpec("shares", got=self.num_slots, wanted=plan.num_slots, where="the run's spec")
+        if self.dataset is None and is_installed(
+            plan.dataset
+        ):  # the other end alone must not choose what runs here
+            wanted = "the same name as the client's own --dataset"
+            raise WrongSpec("data set from installed code", got=plan.dataset, wanted=wanted)
         check_model(spec.model, self.model)
         data = _load(plan.dataset, self.data_dir)
         if (

@@ -41,7 +41,9 @@ class RunSettings(BaseSettings):
     dense_layers: str | None = Field(
         default=None, description="comma-separated patterns of tensors to leave as floats, such as head.*"
     )
-    dataset: str = Field(default="digits", description="data set: digits, cifar10, cifar100, folder[:SIZE]")
+    dataset: str = Field(
+        default="digits", description="data set: digits, cifar10, cifar100, folder[:SIZE] or PKG:FUNCTION"
+    )
     data_dir: Path | None = Field(default=None, description="folder with the data set's files")
     num_images: Positive | None = Field(
         default=None, description="training images to use, drawn by the seed; all if not given"

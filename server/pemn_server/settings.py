@@ -19,7 +19,7 @@ class RunOptions(BaseModel):
     """A federation, whichever engine runs it."""
 
     dataset: str = Field(
-        default="digits", description="data set: digits, cifar10, cifar100, folder or folder:SIZE"
+        default="digits", description="data set: digits, cifar10, cifar100, folder[:SIZE] or PKG:FUNCTION"
     )
     data_dir: Path | None = Field(default=None, description="folder with the data set's files")
     model: str = Field(default="mlp-256-256", description="network: mlp-W1-W2-... or cnn-C1-C2-...")

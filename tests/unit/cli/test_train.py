@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pemn.artifact import Artifact
-from pemn.commands.train import CHECKPOINT_NAME, train
+from pemn.commands.train import train
+from pemn.commands.training_run import CHECKPOINT_NAME
 from pemn.data.datasets import load
 from pemn.device.model import Model
 from pemn.errors import ConfigError, FileError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def test_own_data_are_not_divided() -> None:
 def test_a_client_that_was_told_something_else(factory: TrainerFactory, what: str) -> None:
     with pytest.raises(WrongSpec, match=what):
         factory(spec_of(), 0)
+
+
+def test_data_from_installed_code_are_the_clients_choice() -> None:
+    spec = spec_of()
+    spec = replace(spec, data=replace(spec.data, dataset="antigravity:fly"))
+    with pytest.raises(WrongSpec, match="data set from installed code: got antigravity:fly"):
+        TrainerFactory()(spec, 0)
+    assert "antigravity" not in sys.modules
+    with pytest.raises(WrongSpec, match="data set: got antigravity:land"):
+        TrainerFactory(dataset="antigravity:land")(spec, 0)
 
 
 def test_other_classes_than_the_run() -> None:

@@ -65,13 +65,13 @@ def test_every_colour_data_set_has_constants_for_three_channels(name: str) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["", "mnist", "Digits", "digits:8", "cifar10 ", "folder:", "folder:x", "folder:8:8", "a:b"]
+    "name", ["", "mnist", "Digits", "digits:8", "cifar10 ", "folder:", "folder:x", "folder:8:8", "a:b c"]
 )
 def test_an_unknown_name_is_answered_with_the_known_ones(name: str) -> None:
     with pytest.raises(DataError) as caught:
         load(name, None, "train")
     assert str(caught.value) == (
-        f"unknown data set: got {name!r}; wanted digits, cifar10, cifar100, folder, folder:SIZE"
+        f"unknown data set: got {name!r}; wanted digits, cifar10, cifar100, folder, folder:SIZE, PKG:FUNCTION"
     )
     assert caught.value.exit_code == 3
     assert isinstance(caught.value, ConfigError)

@@ -178,9 +178,9 @@ def test_a_factory_is_called_with_shape_and_classes(package: object, factory: st
         ("pemn_test_models.gone:small", r"missing package: got no module pemn_test_models\.gone"),
         (
             "pemn_test_models.small:gone",
-            "without this factory: got no such attribute; wanted a callable gone",
+            "without this function: got no such attribute; wanted a callable gone",
         ),
-        ("pemn_test_models.small:ONE", "without this factory: got int; wanted a callable ONE"),
+        ("pemn_test_models.small:ONE", "without this function: got int; wanted a callable ONE"),
         ("pemn_test_models.small:nothing", "factory returned no network: got NoneType"),
         ("pemn_test_models.small:class_itself", "factory returned no network: got type"),
         ("pemn_test_models.small:failing", "factory of the network failed: got ValueError: two lines"),

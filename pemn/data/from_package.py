@@ -1,0 +1,37 @@
+"""`PKG:FUNCTION`: a data set of one's own.
+
+`FUNCTION(split, data_dir)` is given `"train"` or `"test"` and the folder of `--data-dir` (a `pathlib.Path` or None). It
+returns (images, labels, class names): uint8 [N, C, H, W], whole numbers [N] from 0, and a sequence of texts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from pemn.data.dataset import Dataset
+from pemn.errors import DataError
+from pemn.installed import call
+
+
+def load(name: str, data_dir: Path | None, split: str) -> Dataset:
+    """Returns one split.
+
+    Raises:
+        ConfigError: If the package is missing, or the function fails.
+        DataError: If it returns something else.
+    """
+    found = call(name, "data set", split, data_dir)
+    if not isinstance(found, tuple) or len(found) != 3:
+        raise DataError(
+            "data set of a package",
+            got=type(found).__name__,
+            wanted="(images, labels, class names)",
+            where=name,
+        )
+    images, labels, class_names = found
+    labels = np.asarray(labels)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError("labels of a data set", got=labels.dtype, wanted="whole numbers", where=name)
+    return Dataset(name, np.asarray(images), labels.astype(np.int64), tuple(map(str, class_names)))
