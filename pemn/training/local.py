@@ -17,12 +17,16 @@ from pemn.generator import Purpose, child, permutation
 from pemn.rebuild import frozen_weights
 from pemn.spec import ModelSpec
 from pemn.training.networks import build
+from pemn.training.scores import ScoreRule
 from pemn.wire.messages import Metrics
 from pemn.wire.spec import LocalTraining
 
 
+_RULE = ScoreRule("threshold")
+
+
 class MaskTrainer:
-    """Trains scores with Adam; every forward pass uses the thresholded mask of the scores.
+    """Trains scores with Adam; every forward pass uses the mask p > 1/2 of the scores, p = sigmoid(s).
 
     The order of the images is keyed by seed, round, slot and epoch, so on one machine with one torch thread the
     same call gives the same scores.
@@ -56,6 +60,7 @@ class MaskTrainer:
         began = time.monotonic()
         start = q.astype(np.float64) / ONE
         scores = torch.from_numpy(np.log(start / (1 - start)).astype(np.float32)).to(self._device)
+        scores.requires_grad_(True)
         optimizer = torch.optim.Adam([scores], lr=self._training.learning_rate)
         loss_sum = 0.0
         for epoch in range(self._training.epochs):
@@ -76,19 +81,12 @@ class MaskTrainer:
         return list(torch.split(order, self._training.batch_size))
 
     def _step(self, scores: Tensor, optimizer: torch.optim.Adam, batch: Tensor) -> Tensor:
-        """Takes one step and returns the summed loss of the batch.
-
-        The mask of the pass is m = [p > 1/2] with p = sigmoid(s). Its gradient is handed straight through to p, so
-        dL/ds = dL/dm * p * (1 - p).
-        """
-        kept = (scores > 0).to(scores.dtype).requires_grad_(True)
-        logits = functional_call(
-            self._module, unflatten(self._frozen * kept, self._model), (self._images[batch],)
-        )
+        """Takes one step and returns the summed loss of the batch."""
+        # All layers at once: the rule looks at each score by itself.
+        weights = _RULE.weights(scores, self._frozen, training=True)
+        logits = functional_call(self._module, unflatten(weights, self._model), (self._images[batch],))
         loss = nn.functional.cross_entropy(logits, self._labels[batch])
-        (straight,) = torch.autograd.grad(loss, kept)
-        p = torch.sigmoid(scores)
-        scores.grad = straight * p * (1 - p)
+        (scores.grad,) = torch.autograd.grad(loss, scores)
         optimizer.step()
         return loss.detach() * len(batch)
 

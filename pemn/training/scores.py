@@ -123,7 +123,7 @@ class _StraightThrough(torch.autograd.Function):
         if ctx.by_sign:
             return grad * frozen * scores.sign(), None, None, None
         p = scores.sigmoid()
-        return grad * frozen * (p * (1 - p)), None, None, None
+        return grad * frozen * p * (1 - p), None, None, None
 
 
 def _largest(magnitude: Tensor, fraction: float) -> Tensor:
