@@ -1,11 +1,18 @@
-"""`pemn verify`: is the file whole, and does it rebuild the weights that it promises?"""
+"""`pemn verify`: is the file whole, and does it rebuild the weights that it promises and predict?"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pemn.artifact import Artifact
 from pemn.commands.model_file import read_model_file
+from pemn.device.model import Model
+from pemn.errors import ConfigError, MalformedArtifact
+
+_NUM_PROBES = 4
 
 
 def verify(path: Path) -> int:
@@ -21,4 +28,35 @@ def verify(path: Path) -> int:
     print(f"mask fits the network         ok   {artifact.mask.num_kept:,} of {weights.size:,} weights kept")
     print(f"ONNX skeleton fits the spec   ok   {len(artifact.model.layers)} masked layers")
     print(f"rebuilt weights               ok   sha256 {artifact.weights_sha256.hex()}")
+    images = np.random.default_rng(0).integers(0, 256, (_NUM_PROBES, *artifact.model.input.shape), np.uint8)
+    logits = _finite_logits(data, images)
+    print(f"logits of {_NUM_PROBES} probe images      ok   {logits.size} finite numbers")
+    print(f"packed and dense ONNX         {_compare(artifact, images)}")
     return 0
+
+
+def _finite_logits(data: bytes, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    logits = Model.load(data).predict(images)
+    if not np.isfinite(logits).all():
+        raise MalformedArtifact("logits of a probe image", got="one that is not finite")
+    return logits
+
+
+def _compare(artifact: Artifact, images: NDArray[np.uint8]) -> str:
+    """Returns how the two exports compare, which take a package that a device need not have.
+
+    Raises:
+        MalformedArtifact: If they do not predict the same, to the bit.
+    """
+    try:
+        from pemn.export.dense import dense
+        from pemn.export.packed import packed
+    except ConfigError:
+        return "-    not compared: that takes pip install 'pemn[server]'"
+    logits = [_finite_logits(export(artifact), images) for export in (packed, dense)]
+    difference = float(np.abs(logits[0] - logits[1]).max())
+    if difference:
+        raise MalformedArtifact(
+            "logits of the packed ONNX file", got=f"{difference} beside the dense one's", wanted="0"
+        )
+    return "ok   the same logits, to the bit"

@@ -21,7 +21,6 @@ from pemn.training.scores import ScoreRule
 from pemn.wire.messages import Metrics
 from pemn.wire.spec import LocalTraining
 
-
 _RULE = ScoreRule("threshold")
 
 

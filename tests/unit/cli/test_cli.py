@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import pemn.commands.predict
@@ -19,6 +20,7 @@ from pemn.artifact import Artifact
 from pemn.cli import main
 from pemn.data.datasets import load
 from pemn.device import Model
+from pemn.export import packed
 from pemn.mask import Mask
 from pemn.spec import FloatTensor
 from tests.fuzz.worlds import skeleton
@@ -79,9 +81,24 @@ def test_export_leaves_nothing_half_done(model: Path, tmp_path: Path, capsys: Ca
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.pemn"]
 
 
+def test_verify_wants_equal_logits_that_are_numbers(
+    model: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = packed.packed
+    other = make_artifact(density=0.1)  # of the same network
+    monkeypatch.setattr(packed, "packed", lambda artifact: right(other))
+    assert "logits of the packed ONNX file: got" in fails(capsys, 7, "verify", model)
+
+    def none(self: Model, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.full((len(images), 10), np.nan, np.float32)
+
+    monkeypatch.setattr(Model, "predict", none)
+    assert "logits of a probe image: got one that is not finite" in fails(capsys, 7, "verify", model)
+
+
 def test_verify(model: Path, capsys: Capture) -> None:
     text = succeeds(capsys, "verify", model)
-    assert text.count(" ok ") == 4
+    assert text.count(" ok ") == 6
     assert make_artifact().weights_sha256.hex() in text
     damaged = bytearray(model.read_bytes())
     damaged[200] ^= 1
