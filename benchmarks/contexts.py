@@ -142,7 +142,7 @@ def run(options: RunOptions, rounds: Sequence[int]) -> Iterator[Row]:
             trained, metrics = trainer.train(levels.at(state.public.k), round_)
             draw = Draw(levels, state.public.k, round_, slot)
             flips = draw_flips(trained, draw)
-            ballot.add(slot, Vote(round_, flips, metrics))
+            ballot.add(Vote(flips, metrics))
             if round_ in rounds:
                 flipped = unpack(flips.mask, 0, levels.num_params)
                 costs.append(dict(votes(levels, draw, flipped)))

@@ -129,7 +129,8 @@ class ModelSpec:
         layers: The masked layers, in `state_dict` order; flat indices run through them in this order.
         seed: 64-bit seed of the frozen weights, 0 .. 2^64-1.
         strategy: How a prototype fills the layers.
-        structure: 16 bytes: who builds another network under this name has others (`pemn.training.structure`).
+        structure: 16 bytes, a hash of the module tree that `architecture` stands for: an end that builds it compares
+            them (`pemn.training.structure`).
         distribution: What the prototype's values look like.
         floats: What else it is made of, in `state_dict` order; none in a federation.
     """
@@ -152,6 +153,8 @@ class ModelSpec:
             raise LocalError("two tensors of one name", where=self.architecture)
         if not 0 <= self.seed < 1 << 64:
             raise LocalError("seed", got=self.seed, wanted="0 .. 2^64-1")
+        if len(self.structure) != 16:
+            raise LocalError("bytes of the structure", got=len(self.structure), wanted=16)
 
     @property
     def num_classes(self) -> int:

@@ -138,9 +138,8 @@ def masks(votes: Sequence[Flips], start: int, stop: int) -> NDArray[np.uint8]:
     out = np.empty((len(votes), 2, -(-(stop - start) // 8)), np.uint8)
     for begin in range(start, stop, _BLOCK_WEIGHTS):
         end = min(begin + _BLOCK_WEIGHTS, stop)
-        here, there = (
-            slice((first - of) // 8, -(-(end - of) // 8)) for first, of in ((begin, start), (begin, 0))
-        )
+        here = slice((begin - start) // 8, -(-(end - start) // 8))
+        there = slice(begin // 8, -(-end // 8))
         k, q = None, np.empty(0, np.uint16)
         for vote, (own, closed) in zip(votes, out, strict=True):
             draw = vote.draw

@@ -15,13 +15,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pemn.errors import LocalError
+
 Packed: TypeAlias = NDArray[np.uint8]
 
 GROUP = 16
 """Masks that are added at once: more hardly cost less each, and whoever gathers them has to keep them."""
 
 # Bytes of a plane that are worked on at a time. More, and what a step touches leaves the core's own cache; fewer, and
-# numpy's fixed cost a call shows (benchmarks/tally.py).
+# numpy's fixed cost a call shows: of 16, 32, 64 and 128 KiB the last was the fastest to add.
 _ADD_BLOCK_BYTES = 128 << 10
 _UNPACK_BLOCK_BYTES = 16 << 10
 
@@ -46,7 +48,12 @@ class BitPlanes:
             num_masks: How many, at most GROUP; it is fastest with so many.
             masks: Returns of each the bytes start .. stop - 1, uint8 [stop - start]; is asked for one part after the
                 other, so no mask need ever be whole.
+
+        Raises:
+            LocalError: If they are more.
         """
+        if num_masks > GROUP:
+            raise LocalError("masks at once", got=num_masks, wanted=f"at most {GROUP}")
         self._num_masks += num_masks
         while self._num_masks >= 1 << len(self._planes):
             self._planes.append(np.zeros(self._num_bytes, np.uint8))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,16 @@ class PublicState:
 
     Attributes:
         round: How many rounds it holds; 0 follows from the spec alone.
-        k: int8 [n], how many steps each weight has moved.
+        k: int8 [n], how many steps each weight has moved; nobody can write to it from then on.
     """
 
     round: int
     k: NDArray[np.int8]
+    _hashes: dict[int, bytes] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Closes the array: its hash is computed once."""
+        self.k.setflags(write=False)
 
     @classmethod
     def start(cls, num_params: int) -> PublicState:
@@ -40,9 +45,11 @@ class PublicState:
 
     def hash(self, run_id: int) -> bytes:
         """Returns 16 bytes by which two ends know that they have the same state of the same run."""
-        digest = hashlib.sha256(b"pemn state" + struct.pack("<QI", run_id, self.round))
-        digest.update(np.ascontiguousarray(self.k).data)
-        return digest.digest()[:STATE_HASH_BYTES]
+        if run_id not in self._hashes:  # a server compares it with every vote's
+            digest = hashlib.sha256(b"pemn state" + struct.pack("<QI", run_id, self.round))
+            digest.update(np.ascontiguousarray(self.k).data)
+            self._hashes[run_id] = digest.digest()[:STATE_HASH_BYTES]
+        return self._hashes[run_id]
 
     def mask(self, levels: Levels) -> Mask:
         """Returns the mask that everybody shares: the weights that are rather kept than not."""

@@ -49,15 +49,17 @@ class Tally:
     def add(self, vote: Flips) -> None:
         """Takes one vote.
 
-        It may be kept until it is counted and must not be changed by the caller.
+        It may be kept until it is counted: neither its mask nor the public state of its draw may be changed.
 
         Raises:
             LocalError: If it is of another number of weights.
         """
-        got = f"{vote.draw.levels.num_params} weights, {vote.mask.dtype} {vote.mask.shape}"
-        wanted = f"{self.num_params} weights, uint8 ({-(-self.num_params // 8)},)"
-        if got != wanted:
-            raise LocalError("vote of another network", got=got, wanted=wanted)
+        num_params, mask = vote.draw.levels.num_params, vote.mask
+        fits = mask.dtype == np.uint8 and mask.shape == (-(-self.num_params // 8),)
+        if num_params != self.num_params or not fits:
+            got = f"{num_params} weights, {mask.dtype} {mask.shape}"
+            wanted = f"{self.num_params} weights, uint8 ({-(-self.num_params // 8)},)"
+            raise LocalError("size of a vote", got=got, wanted=wanted)
         self._waiting.append(vote)
         self._num_votes += 1
         if 2 * len(self._waiting) == GROUP:
@@ -73,13 +75,15 @@ class Tally:
         Raises:
             LocalError: If there are no such weights or `start` is no multiple of 8.
         """
+        return self.counters(start, stop) - np.int32(self._num_votes)
+
+    def counters(self, start: int, stop: int) -> NDArray[np.int32]:
+        """Returns the sums plus K: int32, 0 .. 2 K; see `sums`."""
         if start % 8 or not 0 <= start <= stop <= self.num_params:
             wanted = f"a multiple of 8 and an end, within 0 .. {self.num_params}"
             raise LocalError("weights of a tally", got=f"{start} .. {stop}", wanted=wanted)
         self._count()
-        sums = self._planes.integers(start, stop)
-        sums -= np.int32(self._num_votes)
-        return sums
+        return self._planes.integers(start, stop)
 
     def _count(self) -> None:
         votes, self._waiting = self._waiting, []
@@ -121,7 +125,7 @@ def learn(protocol: MaskProtocol, p_hat: NDArray[np.int32], tally: Tally) -> NDA
     moves = moves.astype(np.int32)
     for block in _blocks(p_hat.size):
         part = learnt[block]
-        part += moves.take(tally.sums(block.start, block.stop) + num_votes)
+        part += moves.take(tally.counters(block.start, block.stop))
         part.clip(0, UNIT, out=part)
     return learnt
 

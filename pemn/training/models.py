@@ -85,7 +85,7 @@ def describe(
     """Returns the description of any module.
 
     Args:
-        module: May be on the meta device.
+        module: As it is built, before it is run or masked; may be on the meta device.
         name: What to call it; see `model_spec` for the rest.
         contract: What it is fed, and its classes.
         seed: 64-bit seed of its weights.

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 
 from torch import nn
 
 from pemn.wire.limits import STRUCTURE_BYTES
 
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_VERSION = "pemn structure 1"
+_VERSION = "pemn structure 2"
 
 
 def structure_hash(module: nn.Module) -> bytes:
-    """Returns a hash of a module tree: equal for two builds of one network, whatever their weights.
+    """Returns a hash of a module tree: equal for two fresh builds of one network, whatever their weights.
 
-    Take it of a network as `pemn.training.networks.build` makes it: masking changes the tree.
+    Take it of a network as `pemn.training.networks.build` makes it: masking changes the tree, and a public counter that
+    `forward` moves on is an attribute like any other.
 
     It covers, in the tree's order: every submodule's qualified name and class name; its public attributes that are
-    plain values or named functions (stride, padding, groups, eps, dropout, heads, an activation); what a class outside
-    torch shows by `extra_repr`; the names, shapes and dtypes of its parameters and buffers; whether a buffer is saved;
-    and which modules and tensors are shared.
+    plain values or named functions (stride, padding, groups, eps, dropout, heads, an activation); the names, shapes and
+    dtypes of its parameters and buffers; whether a buffer is saved; and which modules and tensors are shared.
 
     It cannot see code: what `forward` does, in which order, and with which constants; hooks; private attributes,
     dictionaries and other objects; nor the values of buffers. Two ends with different code of one class have equal
-    hashes. Whether modules train or evaluate is left out, and so is torch's own `extra_repr`, which says nothing more
-    and differs between releases of torch.
+    hashes. Whether modules train or evaluate is left out.
 
     Returns:
         The first 16 bytes of a SHA-256.
@@ -43,7 +40,7 @@ def structure_hash(module: nn.Module) -> bytes:
     sha256.update(_VERSION.encode() + b"\n")
     # Duplicates too: an activation that is used twice is two steps of a sequence.
     for name, part in module.named_modules(remove_duplicate=False):
-        add("module", name, part, type(part).__qualname__, _attributes(part), _extra_repr(part))
+        add("module", name, part, type(part).__qualname__, _attributes(part))
         for key, tensor in part.named_parameters(name, recurse=False, remove_duplicate=False):
             add("parameter", key, tensor, list(tensor.shape), str(tensor.dtype))
         for key, tensor in part.named_buffers(name, recurse=False, remove_duplicate=False):
@@ -59,7 +56,7 @@ def _attributes(module: nn.Module) -> dict[str, object]:
             continue
         try:
             plain[name] = _plain(value)
-        except TypeError:
+        except (TypeError, RecursionError):  # a list may hold itself
             continue
     return plain
 
@@ -77,10 +74,3 @@ def _plain(value: object) -> object:
     if callable(value) and hasattr(value, "__qualname__"):
         return value.__qualname__
     raise TypeError
-
-
-def _extra_repr(module: nn.Module) -> str:
-    """Returns what a class outside torch shows of itself, without addresses in memory."""
-    if type(module).extra_repr.__module__.startswith("torch."):
-        return ""
-    return _ADDRESS.sub("", module.extra_repr())

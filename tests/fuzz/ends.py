@@ -145,7 +145,7 @@ class ServerEnd:
         content = _decode(data, max_answer_bytes(self.num_params))
         if content.update is not None:
             vote = self.server.read_vote(self.state, self.slot, content.update)
-            self.server.open().add(self.slot, vote)
+            self.server.open().add(vote)
             return CountedVote(content.update, vote)
         if content.ack is not None:
             self.server.check_ack(self.state, self.slot, content.ack, self.weights)

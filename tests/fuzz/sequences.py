@@ -7,12 +7,14 @@ import random
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.codec import Coder
+from pemn.codec import Coder, rans
 from pemn.errors import RemoteError
 from tests.fuzz.codes import Code, MovesCode, forced, lenient
 from tests.fuzz.tree import LIES, read_varint, varint
 
 RAW, RICE, RANS = (bytes([coder]) for coder in Coder)
+
+_AROUND_FEW_LANES = rans._FEW_LANES - 1, rans._FEW_LANES
 
 
 def damage(data: bytes, draw: random.Random) -> bytes:
@@ -154,7 +156,7 @@ def bomb(num_params: int, draw: random.Random) -> bytes:
         )
     if kind == "empty":
         return draw.choice((RAW, RICE, RANS, RICE + b"\0", RANS + b"\0", RANS + b"\1", b"\xff"))
-    lanes = draw.choice((1, 2, 19, 20, 4096))
+    lanes = draw.choice((1, 2, *_AROUND_FEW_LANES, 4096))
     state = draw.choice((65536, (1 << 32) - 1, 0xFFFF8000, 0x00018000))
     size = draw.choice((0, 10, num_params // 16, num_params // 2, 100_000))
     words = (

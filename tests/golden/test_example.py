@@ -147,7 +147,7 @@ def test_a_round() -> None:
         same(encode(Content(update=update)), EXAMPLE[f"answer: update of slot {slot}"])
         read = decode(EXAMPLE[f"answer: update of slot {slot}"]).update
         assert read == update
-        ballot.add(slot, server.read_vote(state, slot, read))
+        ballot.add(server.read_vote(state, slot, read))
     assert ballot.tally.sums(0, MODEL.num_params).astype(np.int8).tobytes() == EXAMPLE["tally"]
 
     after = server.commit(state, ballot)

@@ -171,7 +171,7 @@ class World:
         ballot = self.server.open()
         for answer in rng.sample(self.accepted, len(self.accepted)):
             update = update_of(answer)
-            ballot.add(update.slot, self.server.read_vote(restored, update.slot, update))
+            ballot.add(self.server.read_vote(restored, update.slot, update))
         after = self.server.commit(restored, ballot)
         assert encode_state(self.server, after) == encode_state(self.server, self.state)
         return after

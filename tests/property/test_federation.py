@@ -196,7 +196,7 @@ def test_colluders_move_a_weight_by_at_most_their_share(
         ballot = world.server.open()
         for slot in range(count):
             answer = honest_votes.get(slot) or forge(world, slot, attack if attacking else "nothing", rng)
-            ballot.add(slot, world.server.read_vote(world.state, slot, update_of(answer)))
+            ballot.add(world.server.read_vote(world.state, slot, update_of(answer)))
         ends.append(world.server.commit(world.state, ballot).p_hat.astype(np.int64))
     share = spec.protocol.eta_num * colluding * UNIT / (spec.protocol.eta_den * count)
     assert np.abs(ends[0] - ends[1]).max() <= share + 1  # a division rounds down
@@ -235,9 +235,9 @@ def test_a_ballot_takes_one_vote_a_slot() -> None:
     world = World(run_spec(MODEL))
     vote = world.server.read_vote(world.state, 0, update_of(world.train(0)))
     ballot = Ballot(MODEL.num_params)
-    ballot.add(0, vote)
+    ballot.add(vote)
     with pytest.raises(WrongRound, match="second vote of a slot"):
-        ballot.add(0, vote)
+        ballot.add(vote)
     assert len(ballot) == 1
     assert dict(ballot.rounds) == {0: 1}
     assert ballot.metrics[0] == Metrics(7, 500, 1)

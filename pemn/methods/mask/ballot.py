@@ -17,18 +17,21 @@ class Vote:
     """A checked update.
 
     Attributes:
-        round: Which round it was trained for.
-        flips: What it adds to the tally.
+        flips: What it adds to the tally; its draw says who votes, and for which round.
         metrics: What the client said of its work.
     """
 
-    round: int
     flips: Flips
     metrics: Metrics
 
+    @property
+    def round(self) -> int:
+        """Which round it was trained for."""
+        return self.flips.draw.round
+
 
 class Ballot:
-    """Takes one vote a slot; holds sums, not votes, so its size hardly grows with their number.
+    """Takes one vote a slot; holds sums and up to seven votes, so its size hardly grows with their number.
 
     In which order the slots' votes come changes nothing. Of two votes of one slot, a late one and the next, the first
     counts: so no client moves a weight by more than its share, and a client answers its tasks in turn.
@@ -56,12 +59,13 @@ class Ballot:
         """For each slot that has voted, what it said of its work."""
         return MappingProxyType(self._metrics)
 
-    def add(self, slot: int, vote: Vote) -> None:
+    def add(self, vote: Vote) -> None:
         """Counts a vote.
 
         Raises:
             WrongRound: If the slot has voted already.
         """
+        slot = vote.flips.draw.slot
         if slot in self._rounds:
             raise WrongRound("second vote of a slot", got=vote.round, where=f"slot {slot}")
         self.tally.add(vote.flips)

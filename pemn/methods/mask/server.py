@@ -125,7 +125,7 @@ class MaskServer:
         flips = decode_flips(update.flips, Draw(self.levels, base.k, update.round, slot))
         if flips.hash(update.state_hash) != update.flips_hash:
             raise MalformedFrame("hash of the flips", where=f"update of slot {slot}")
-        return Vote(update.round, flips, update.metrics)
+        return Vote(flips, update.metrics)
 
     def take_vote(self, state: ServerState, ballot: Ballot, slot: int, update: Update) -> ServerState:
         """Counts an answer to a training task; see `read_vote` for what is refused.
@@ -135,7 +135,7 @@ class MaskServer:
             news of a client.
         """
         vote = self.read_vote(state, slot, update)
-        ballot.add(slot, vote)
+        ballot.add(vote)
         return self.seen(state, slot) if vote.round > state.public.round else state
 
     def weights_sha256(self, state: ServerState) -> bytes:

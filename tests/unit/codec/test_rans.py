@@ -93,6 +93,24 @@ def test_whole_sequences_are_coded_alike(sequence: Sequence) -> None:
     assert len(codes) == 1
 
 
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("size", [1003, 1001, 1019])
+def test_words_that_end_within_the_last_step_are_missed(name: str, size: int) -> None:
+    """Lists that are no multiple of the lanes: each ends with a step that not all lanes take part in."""
+    random = np.random.default_rng(size)
+    table = np.array([16_384], np.uint16)
+    parts = [(random.random(size) < 0.5, np.zeros(size, np.uint16)) for _ in range(3)]
+    with implementation(name):
+        code = encode(parts, table, 20)
+        cuts = 0
+        for missing in range(1, 8):
+            try:
+                decode(code[: -2 * missing], parts, table)
+            except MalformedFrame as error:
+                cuts += "ends too early" in str(error)
+    assert cuts == 7
+
+
 def test_what_each_lane_count_costs() -> None:
     costs = (0, 6399, 12_800, 32_768, 58_000, 100_000, 131_071, 131_072, 204_799, 211_200, 1_280_000, 1 << 40)
     wanted = [1, 1, 2, 5, 9, 21, 31, 32, 32, 33, 200, rans.MAX_LANES]

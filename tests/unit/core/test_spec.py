@@ -32,6 +32,12 @@ def test_floats_have_a_size(shape: tuple[int, ...]) -> None:
         FloatTensor("gain", shape)
 
 
+@pytest.mark.parametrize("structure", [b"", bytes(15), bytes(17)])
+def test_a_structure_has_sixteen_bytes(structure: bytes) -> None:
+    with pytest.raises(LocalError, match=r"bytes of the structure: got .*; wanted 16"):
+        replace(SPEC, structure=structure)
+
+
 @pytest.mark.parametrize("names", [("gain", "gain"), ("layers.1.weight",)])
 def test_no_two_tensors_have_one_name(names: tuple[str, ...]) -> None:
     with pytest.raises(LocalError, match="two tensors of one name"):

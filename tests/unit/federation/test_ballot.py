@@ -18,7 +18,7 @@ N = 20
 def vote_of(slot: int, round_: int = 4) -> Vote:
     """A vote for or against the weight that has the slot's number."""
     flips = Flips(draw(slot, round_), np.packbits(np.arange(N) == slot, bitorder="little"))
-    return Vote(round_, flips, Metrics(10 + slot, 20 + slot, 30 + slot))
+    return Vote(flips, Metrics(10 + slot, 20 + slot, 30 + slot))
 
 
 def draw(slot: int, round_: int) -> Draw:
@@ -29,7 +29,7 @@ def draw(slot: int, round_: int) -> Draw:
 def test_what_each_slot_said_is_kept_under_its_slot(slots: list[int]) -> None:
     ballot = Ballot(N)
     for slot in slots:
-        ballot.add(slot, vote_of(slot, 4 - slot % 2))
+        ballot.add(vote_of(slot, 4 - slot % 2))
     assert len(ballot) == ballot.tally.num_votes == len(slots)
     assert dict(ballot.rounds) == {slot: 4 - slot % 2 for slot in slots}
     assert dict(ballot.metrics) == {slot: Metrics(10 + slot, 20 + slot, 30 + slot) for slot in slots}
@@ -41,9 +41,9 @@ def test_what_each_slot_said_is_kept_under_its_slot(slots: list[int]) -> None:
 
 def test_a_second_vote_of_a_slot_changes_nothing() -> None:
     ballot = Ballot(N)
-    ballot.add(3, vote_of(3, 4))
+    ballot.add(vote_of(3, 4))
     with pytest.raises(WrongRound, match="second vote of a slot: got 5"):
-        ballot.add(3, Vote(5, vote_of(8).flips, Metrics(0, 0, 0)))
+        ballot.add(vote_of(3, 5))
     assert len(ballot) == ballot.tally.num_votes == 1
     assert dict(ballot.rounds) == {3: 4}
     assert dict(ballot.metrics) == {3: Metrics(13, 23, 33)}

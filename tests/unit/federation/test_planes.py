@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pemn.errors import LocalError
 from pemn.federation import planes
 from pemn.federation.planes import GROUP, BitPlanes
 
@@ -90,3 +91,12 @@ def test_sums_that_were_read_grow_on() -> None:
 
 def test_memory_grows_with_the_logarithm_of_the_masks() -> None:
     assert len(count(draw(1000, 8, 5))._planes) == 10
+
+
+def test_masks_that_come_one_by_one_make_no_more_planes() -> None:
+    assert len(count(draw(16, 8, 5), portion=1)._planes) == 5
+
+
+def test_more_masks_at_once_than_there_is_room_for_are_refused() -> None:
+    with pytest.raises(LocalError, match="masks at once: got 17; wanted at most 16"):
+        add(BitPlanes(1), np.zeros((17, 1), np.uint8))

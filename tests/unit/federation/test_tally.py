@@ -100,7 +100,23 @@ def test_votes_are_let_go_when_they_are_counted() -> None:
         kept.append(weakref.ref(vote.mask))
         tally.add(vote)
     del vote
-    assert sum(mask() is not None for mask in kept) < GROUP // 2
+    assert sum(mask() is not None for mask in kept) == 100 % (GROUP // 2)
+
+
+def test_public_probabilities_are_drawn_once_for_votes_of_one_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, drawn = [], Draw.q
+
+    def q(self: Draw, start: int, stop: int) -> NDArray[np.uint16]:
+        calls.append(self.k)
+        return drawn(self, start, stop)
+
+    monkeypatch.setattr(Draw, "q", q)
+    levels, k, late = Levels(protocol(), 0, (N,)), np.zeros(N, np.int8), np.ones(N, np.int8)
+    tally = Tally(N)
+    for slot, base in enumerate([k, k, k, late, k, k]):
+        tally.add(Flips(Draw(levels, base, 1, slot), np.zeros(2, np.uint8)))
+    tally.sums(0, N)
+    assert [base is late for base in calls] == [False, True, False]
 
 
 def packed(*shape: int, dtype: type = np.uint8) -> Flips:
@@ -113,7 +129,7 @@ def packed(*shape: int, dtype: type = np.uint8) -> Flips:
 )
 def test_a_vote_of_another_network_is_refused_and_not_counted(vote: Flips) -> None:
     tally = Tally(N)
-    with pytest.raises(LocalError, match=r"vote of another network.*wanted 13 weights, uint8"):
+    with pytest.raises(LocalError, match=r"size of a vote.*wanted 13 weights, uint8"):
         tally.add(vote)
     assert tally.num_votes == 0
 

@@ -158,10 +158,13 @@ def test_a_network_of_the_same_tensors_but_other_steps_is_refused(monkeypatch: p
     spec = model_spec(name, DIGITS, 7, Strategy("mp"))
     check_model(spec, name)
     module.make = factory(nn.Tanh)  # type: ignore[attr-defined]
-    with pytest.raises(
-        WrongSpec, match=r"structure of the network: the same tensors.*; in their_networks:make"
-    ):
+    here = model_spec(name, DIGITS, 7, Strategy("mp")).structure
+    told = f"got {spec.structure.hex()}; wanted {here.hex()}; in their_networks:make"
+    with pytest.raises(WrongSpec, match=f"structure of the network: the same tensors.*: {told}"):
         check_model(spec, name)
+    almost = here[:-1] + bytes([here[-1] ^ 1])
+    with pytest.raises(WrongSpec, match="structure of the network"):
+        check_model(dataclasses.replace(spec, structure=almost), name)
 
 
 def test_a_spec_with_fewer_layers_or_an_unknown_name_is_refused() -> None:
