@@ -21,14 +21,8 @@ if TYPE_CHECKING:
 
 PRUNED = ("random", "magnitude")
 _COLOURS = {"PEMN": COLOURS["up"], "random": COLOURS["down"], "magnitude": COLOURS["reference"]}
+_LABELS = {"PEMN": "PEMN", "random": "pruned at random", "magnitude": "pruned by magnitude"}
 _NAMES = {"dense": "Dense", "full": "Mask", "one-layer": "One-layer", "mp": "MP"}
-_PUBLISHED: dict[str, Any] = {
-    "linestyle": ":",
-    "marker": "o",
-    "markerfacecolor": "none",
-    "alpha": 0.55,
-    "linewidth": 1.2,
-}
 
 
 @dataclass(frozen=True)
@@ -61,82 +55,88 @@ def draw_unique_values(model: str, points: Sequence[Point], beside: tuple[str, P
     Args:
         model: Name of the network.
         points: Of all runs; those of pruning are left out.
-        beside: Name of a network and its published points.
+        beside: Name of a network and its published points, which get axes of their own.
     """
     shown = [point for point in points if point.setting not in PRUNED]
     with rc_context(STYLE):
-        figure = Figure(figsize=(7.0, 3.8))
-        axes = figure.add_subplot()
+        figure, axes = _start(2 if beside else 1, width_inches=6.0)
         places = range(len(shown))
         for place, point in zip(places, shown, strict=True):
-            axes.plot(
-                [place] * len(point.accuracies), point.accuracies, ".", color=_COLOURS["PEMN"], alpha=0.35
-            )
-        axes.plot(
-            places, [point.mean for point in shown], "o-", color=_COLOURS["PEMN"], label=_label(model, shown)
-        )
+            seeds = [place] * len(point.accuracies)
+            axes[0].plot(seeds, point.accuracies, ".", color=_COLOURS["PEMN"], alpha=0.35)
+        axes[0].plot(places, [point.mean for point in shown], "o-", color=_COLOURS["PEMN"])
+        axes[0].set_xticks(list(places), [_tick(point) for point in shown], rotation=45, ha="right")
+        axes[0].set_xlabel("strategy: how many values all weights are made of")
+        _title(axes[0], model, shown)
         if beside:
             name, published = beside
-            drawn = [
-                (place, published.by_strategy[point.setting])
-                for place, point in zip(places, shown, strict=True)
-                if point.setting in published.by_strategy
-            ]
-            axes.plot(*zip(*drawn, strict=True), color=COLOURS["ink"], label=_published(name), **_PUBLISHED)
-        axes.set_xticks(list(places), [_tick(point) for point in shown])
-        axes.set_xlabel("strategy, and how many values all weights are made of")
-        _finish(figure, axes)
+            strategies, accuracies = zip(*published.by_strategy.items(), strict=True)
+            axes[1].plot(
+                range(len(strategies)), accuracies, "o-", color=COLOURS["ink"], markerfacecolor="none"
+            )
+            axes[1].set_xticks(
+                range(len(strategies)), [_name(each) for each in strategies], rotation=45, ha="right"
+            )
+            axes[1].set_xlabel("strategy")
+            _title_published(axes[1], name)
     return figure
 
 
 def draw_compression(model: str, points: Sequence[Point], beside: tuple[str, Published] | None) -> Figure:
-    """Draws accuracy against size, beside the two ways of pruning: by the paper's rule, and by all bytes.
+    """Draws accuracy against size, with the two ways of pruning: by all bytes, and by the paper's rule.
 
     Args:
         model: Name of the network.
         points: Of all runs.
-        beside: Name of a network and its published points, for the paper's rule.
+        beside: Name of a network and its published points by the paper's rule, which get axes of their own.
     """
-    masked = [point for point in points if point.paper_compression_ratio and point.setting not in PRUNED]
+    drawn = beside is not None and bool(beside[1].ratios)
     with rc_context(STYLE):
-        figure = Figure(figsize=(9.0, 4.2))
-        by_rule, by_bytes = figure.subplots(1, 2, sharey=True)
-        for name, shown in [("PEMN", masked), *((kind, _of(points, kind)) for kind in PRUNED)]:
-            shown = sorted(shown, key=lambda point: point.num_bytes)
-            line: dict[str, Any] = {
-                "color": _COLOURS[name],
-                "marker": "o",
-                "linestyle": "" if name == "PEMN" else "-",
-                "label": f"{_label(model, shown)}, {name}" if name == "PEMN" else f"pruned, {name}",
-            }
-            if shown:
-                by_rule.plot(
-                    [point.paper_compression_ratio or 0 for point in shown], [p.mean for p in shown], **line
-                )
-                by_bytes.plot([point.num_bytes for point in shown], [p.mean for p in shown], **line)
+        figure, axes = _start(3 if drawn else 2, width_inches=5.0)
+        by_bytes, by_rule = axes[:2]
+        for name, shown in (("PEMN", _masked(points)), *((kind, _of(points, kind)) for kind in PRUNED)):
+            style = _style(name)
+            for point in shown:
+                for where, x in (
+                    (by_bytes, point.num_bytes),
+                    (by_rule, point.paper_compression_ratio or 0.0),
+                ):
+                    where.plot(
+                        [x] * len(point.accuracies), point.accuracies, ".", color=style["color"], alpha=0.35
+                    )
+            means = [point.mean for point in shown]
+            by_bytes.plot([point.num_bytes for point in shown], means, label=_LABELS[name], **style)
+            by_rule.plot([point.paper_compression_ratio or 0.0 for point in shown], means, **style)
         for dense in _of(points, "dense"):
-            by_rule.axhline(dense.mean, color=COLOURS["ink"], linestyle="--", linewidth=1, label="dense")
-            by_bytes.axhline(dense.mean, color=COLOURS["ink"], linestyle="--", linewidth=1)
-        if beside and beside[1].ratios:
-            _draw_published(by_rule, *beside)
-        least = min([p.paper_compression_ratio for p in points if p.paper_compression_ratio], default=90.0)
-        by_rule.set_xlim(left=max(min(least, 90.0), 80.0) - 0.5)
-        by_rule.set_xlabel("saved by the paper's rule, percent of the weights")
-        by_bytes.set_xscale("log")
+            by_bytes.axhline(dense.mean, color=COLOURS["ink"], linestyle="--", linewidth=1, label="dense")
+            by_rule.axhline(dense.mean, color=COLOURS["ink"], linestyle="--", linewidth=1)
+        for point in _masked(points):
+            place = (point.paper_compression_ratio or 0.0, point.mean)
+            _annotate(by_rule, point.setting, *place)
         by_bytes.xaxis.set_major_formatter(EngFormatter(unit="B"))
-        by_bytes.xaxis.set_minor_formatter(EngFormatter(unit="B"))
-        by_bytes.tick_params(axis="x", which="both", labelrotation=45)
-        by_bytes.set_xlabel("all bytes but the graph's")
-        _finish(figure, by_rule)
+        by_bytes.set_xlabel("all bytes but those of the graph")
+        _title(by_bytes, model, points)
+        _finish_ratio(
+            by_rule, [point.paper_compression_ratio for point in points if point.paper_compression_ratio]
+        )
+        _title(by_rule, model, points)
+        if beside and drawn:
+            _draw_published(axes[2], *beside)
+        figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 
 def _draw_published(axes: Axes, name: str, published: Published) -> None:
     pairs = [(ratio, published.by_strategy[setting]) for setting, ratio in published.ratios.items()]
-    style = {**_PUBLISHED, "linestyle": ""}
-    axes.plot(*zip(*pairs, strict=True), color=_COLOURS["PEMN"], label=_published(name), **style)
+    axes.plot(*zip(*pairs, strict=True), markerfacecolor="none", **_style("PEMN"))
     for kind, accuracies in published.pruned.items():
-        axes.plot(RATIOS, accuracies, color=_COLOURS[kind], **_PUBLISHED)
+        axes.plot(RATIOS, accuracies, markerfacecolor="none", **_style(kind))
+    axes.axhline(published.by_strategy["dense"], color=COLOURS["ink"], linestyle="--", linewidth=1)
+    for setting, ratio in published.ratios.items():
+        place = (ratio, published.by_strategy[setting])
+        _annotate(axes, setting, *place)
+    _finish_ratio(axes, [*published.ratios.values(), *RATIOS])
+    _title_published(axes, name)
 
 
 def to_png(figure: Figure) -> bytes:
@@ -157,24 +157,53 @@ def _saved(figure: Figure, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def _start(num_axes: int, width_inches: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(width_inches * num_axes, 4.2))
+    axes = [figure.add_subplot(1, num_axes, place + 1) for place in range(num_axes)]
+    for each in axes:
+        each.set_ylabel("test accuracy, percent")
+    return figure, axes
+
+
 def _of(points: Sequence[Point], setting: str) -> list[Point]:
-    return [point for point in points if point.setting == setting]
+    return sorted((point for point in points if point.setting == setting), key=lambda point: point.num_bytes)
 
 
-def _label(model: str, shown: Sequence[Point]) -> str:
-    seeds = max((len(point.accuracies) for point in shown), default=0)
-    return f"{model}, mean of {seeds} seeds" if seeds > 1 else model
+def _masked(points: Sequence[Point]) -> list[Point]:
+    return [point for point in points if point.setting not in (*PRUNED, "dense")]
 
 
-def _published(name: str) -> str:
-    return f"published, {name} (best epoch on the test images)"
+def _style(name: str) -> dict[str, Any]:
+    return {"color": _COLOURS[name], "marker": "o", "linestyle": "" if name == "PEMN" else "-"}
+
+
+def _annotate(axes: Axes, setting: str, x: float, y: float) -> None:
+    axes.annotate(_name(setting), (x, y), (1, 5), textcoords="offset points", rotation=55, fontsize=7)
+
+
+def _name(setting: str) -> str:
+    """Returns a strategy as people write it: `RP 1e-3`."""
+    if not setting.startswith("rp:"):
+        return _NAMES.get(setting, setting)
+    digits, exponent = f"{float(setting.removeprefix('rp:')):e}".split("e")
+    return f"RP {float(digits):g}e{int(exponent)}"
 
 
 def _tick(point: Point) -> str:
-    name = _NAMES.get(point.setting, point.setting.replace("rp:", "RP "))
-    return name if point.unique_values is None else f"{name}\n{point.unique_values:,}"
+    name = _name(point.setting)
+    return name if point.unique_values is None else f"{name}: {point.unique_values:,}"
 
 
-def _finish(figure: Figure, axes: Axes) -> None:
-    axes.set_ylabel("test accuracy, percent")
-    figure.legend(loc="outside lower center", ncols=2)
+def _finish_ratio(axes: Axes, ratios: Sequence[float]) -> None:
+    """What saves less than 80 % or more than all is out of sight, as in the paper."""
+    axes.set_xlim(max(min(ratios, default=90.0), 80.0) - 1, 98)
+    axes.set_xlabel("percent saved of the weights, by the paper's rule")
+
+
+def _title(axes: Axes, model: str, points: Sequence[Point]) -> None:
+    seeds = max((len(point.accuracies) for point in points), default=1)
+    axes.set_title(f"{model}, mean of {seeds} seeds" if seeds > 1 else model, fontsize=10)
+
+
+def _title_published(axes: Axes, name: str) -> None:
+    axes.set_title(f"published: {name}, best epoch on the test images", fontsize=10)

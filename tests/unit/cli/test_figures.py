@@ -84,7 +84,7 @@ def test_both_figures_are_drawn_twice(whole: Path) -> None:
         text = " ".join(ET.fromstring((whole / f"{name}.svg").read_text()).itertext())
         assert "mlp-12, mean of 2 seeds" in text
         assert "published" not in text  # digits are not in the paper
-    assert "RP 0.01 8" in " ".join(
+    assert "RP 1e-2: 8" in " ".join(
         " ".join(ET.fromstring((whole / "unique-values.svg").read_text()).itertext()).split()
     )
 
