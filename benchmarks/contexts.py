@@ -25,7 +25,7 @@ from pemn.federation.flips import Draw, draw_flips
 from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import Levels
 from pemn.methods.mask import MaskServer, ServerState, Vote
-from pemn.training.local import set_threads
+from pemn.training.device import set_threads
 from pemn_client.trainer import TrainerFactory
 from pemn_server.plan import make_plan
 from pemn_server.settings import RunOptions

@@ -6,7 +6,9 @@ What a library user needs first, without knowing where it is kept (torch is impo
     mask_model    masks any torch module in place; its scores train by any optimizer
     mask_of       the packed mask of a masked module
     package       trained module -> artifact
-    Artifact      the .pemn file; its `tensors` are the rebuilt weights
+    save          writes it as a .pemn file
+    Artifact      what the file holds; its `tensors` are the rebuilt weights
+    PAPER         how PEMN draws the frozen weights; `WeightInit()` is for networks without norms
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     from pemn.artifact import Artifact as Artifact
     from pemn.distribution import Distribution as Distribution
     from pemn.packaging import package as package
+    from pemn.packaging import save as save
     from pemn.prototype import Strategy as Strategy
     from pemn.spec import InputContract as InputContract
     from pemn.training.masked import mask_model as mask_model
     from pemn.training.masked import mask_of as mask_of
+    from pemn.training.models import PAPER as PAPER
     from pemn.training.models import WeightInit as WeightInit
     from pemn.training.models import describe as describe
     from pemn.training.rules import Rules as Rules
@@ -33,6 +37,7 @@ _PLACES = {
     "Artifact": "pemn.artifact",
     "Distribution": "pemn.distribution",
     "InputContract": "pemn.spec",
+    "PAPER": "pemn.training.models",
     "Rules": "pemn.training.rules",
     "ScoreRule": "pemn.training.scores",
     "Strategy": "pemn.prototype",
@@ -41,6 +46,7 @@ _PLACES = {
     "mask_model": "pemn.training.masked",
     "mask_of": "pemn.training.masked",
     "package": "pemn.packaging",
+    "save": "pemn.packaging",
 }
 
 

@@ -37,7 +37,7 @@ from pemn.rebuild import named_tensors, rebuild, weights_sha256
 from pemn.spec import ModelSpec
 from pemn.wire import limits
 from pemn.wire.checks import check, parse
-from pemn.wire.model import model_from_proto, model_to_proto
+from pemn.wire.model import check_bounds, model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
 
 MAGIC = b"PEMN"
@@ -144,7 +144,15 @@ class Artifact:
         return named_tensors(self.model, self.weights(), floats)
 
     def to_bytes(self) -> bytes:
-        """Returns the file."""
+        """Returns the file.
+
+        Raises:
+            LocalError: If its network is larger than any file may have, or has a name that none may have.
+        """
+        try:
+            check_bounds(self.model)
+        except MalformedFrame as error:
+            raise LocalError(f"network of a .pemn file: {error}") from error
         message = _to_proto(self).SerializeToString(deterministic=True)
         return _HEADER + message + hashlib.sha256(_HEADER + message).digest()
 

@@ -107,6 +107,11 @@ def _parser() -> Parser:
     init.add_argument(
         "--kept", type=float, default=0.5, metavar="SHARE", help="of each layer's weights (default: 0.5)"
     )
+    init.add_argument(
+        "--dense-layers",
+        metavar="PATTERNS",
+        help="comma-separated tensors to leave as floats, such as head.*",
+    )
     init.add_argument("--input", default="3x32x32", metavar="CxHxW", help="of an image (default: 3x32x32)")
     init.add_argument("--classes", type=int, default=10, metavar="N", help="(default: 10)")
     init.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help=".pemn file to write")

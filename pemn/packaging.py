@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from pemn.artifact import Artifact
+from pemn.errors import LocalError
 from pemn.export.skeleton import skeleton
+from pemn.files import write_atomic
+from pemn.rebuild import named_tensors, rebuild
 from pemn.spec import ModelSpec
 from pemn.training.masked import mask_of, unmask
 
@@ -26,11 +30,25 @@ def package(
 
     Raises:
         ConfigError: If scores are not numbers, or the exporter's packages are not installed.
-        LocalError: If the module is not the spec's, or a float of it is not finite.
+        LocalError: If the module has other weights than the spec's, or a float of it is not finite.
     """
     mask = mask_of(module, spec)
     plain = unmask(copy.deepcopy(module)).cpu()
     state = plain.state_dict()
+    for name, weights in named_tensors(
+        spec, rebuild(spec, mask), np.zeros(spec.num_floats, np.float32)
+    ).items():
+        if name in {layer.name for layer in spec.layers} and not np.array_equal(state[name].numpy(), weights):
+            raise LocalError("weights that are not the spec's: the module was masked by another", where=name)
     floats = [state[tensor.name].numpy().ravel() for tensor in spec.floats]
     joined = np.concatenate([*floats, np.empty(0, np.float32)]).astype("<f4")
     return Artifact.of(spec, mask, graph or skeleton(plain, spec), provenance, floats=joined.tobytes())
+
+
+def save(artifact: Artifact, path: Path | str) -> None:
+    """Writes a .pemn file, whole or not at all.
+
+    Raises:
+        FileError: If it cannot be written.
+    """
+    write_atomic(Path(path), artifact.to_bytes())

@@ -39,6 +39,17 @@ class Strategy:
     kind: str
     ratio: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Checks that there is such a strategy.
+
+        Raises:
+            ConfigError: If there is not.
+        """
+        if self.kind == "rp" and 0.0 < self.ratio <= 1.0:
+            return
+        if self.kind not in ("full", "one-layer", "mp") or self.ratio != 1.0:
+            raise _unknown(self)
+
     @classmethod
     def parse(cls, text: str) -> Strategy:
         """Reads `full`, `one-layer`, `mp` or `rp:RATIO`.
@@ -50,20 +61,19 @@ class Strategy:
             return cls(text)
         if match := _RP.fullmatch(text):
             try:
-                ratio = float(match[1])
-            except ValueError:
-                ratio = math.nan
-            if 0.0 < ratio <= 1.0:
-                return cls("rp", ratio)
-        raise ConfigError(
-            "unknown strategy",
-            got=repr(text),
-            wanted="full, one-layer, mp or rp:RATIO with 0 < RATIO <= 1",
-        )
+                return cls("rp", float(match[1]))
+            except (ValueError, ConfigError):
+                pass
+        raise _unknown(text)
 
     def __str__(self) -> str:
         """Returns the one spelling that `parse` reads back to the same value."""
         return f"rp:{self.ratio!r}" if self.kind == "rp" else self.kind
+
+
+def _unknown(got: object) -> ConfigError:
+    wanted = "full, one-layer, mp or rp:RATIO with 0 < RATIO <= 1"
+    return ConfigError("unknown strategy", got=repr(str(got)), wanted=wanted)
 
 
 @dataclass(frozen=True)

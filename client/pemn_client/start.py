@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pemn.link.address import Address
 from pemn.link.client import LinkClient, LinkState
-from pemn.training.local import choose_device, set_threads
+from pemn.training.device import choose_device, set_threads
 from pemn.wire.messages import Content, Failure, encode
 from pemn_client.flower import client_app, node_context, run_app
 from pemn_client.node import Node

@@ -17,7 +17,8 @@ from pemn.errors import DataError, WrongSpec
 from pemn.installed import is_installed
 from pemn.methods.mask import Trainer
 from pemn.partition import Partition
-from pemn.training.local import MaskTrainer, choose_device
+from pemn.training.device import choose_device
+from pemn.training.local import MaskTrainer
 from pemn.training.models import check_model
 from pemn.wire.spec import Spec
 

@@ -9,26 +9,33 @@ import json
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from rich.console import Console
 
-from pemn.commands.train_settings import BaselineSettings, FiguresSettings, RunSettings, TrainSettings
+from pemn.commands.train_settings import (
+    BaselineSettings,
+    FiguresSettings,
+    RunSettings,
+    TrainSettings,
+    check_resumable,
+)
 from pemn.commands.training_run import CHECKPOINT_NAME, Run
 from pemn.config import resolve
 from pemn.data.dataset import Dataset
 from pemn.data.datasets import Split, load
-from pemn.errors import ConfigError, FileError
+from pemn.errors import ConfigError, FileError, PemnError
 from pemn.files import SUMMARY_NAME, write_atomic
 from pemn.report.figures import Point, draw_compression, draw_unique_values, to_png, to_svg
 from pemn.report.published import PUBLISHED, nearest
-from pemn.training.local import set_threads
+from pemn.training.device import set_threads
 
 CSV_NAME = "figures.csv"
 _COLUMNS = (
     *("model", "setting", "percent", "seed", "accuracy", "accuracy_of_best_on_validation", "unique_values"),
-    *("paper_compression_ratio", "total_bytes", "graph_bytes", "float32_bytes", "compression_ratio"),
+    *("weight_compression_ratio", "total_bytes", "graph_bytes", "float32_bytes", "compression_ratio"),
     *("epochs", "dataset", "num_images", "seconds"),
 )
 
@@ -47,10 +54,19 @@ def figures(arguments: Sequence[str]) -> int:
     left = [cell for cell in cells if _summary_of(cell) is None]
     if len(left) < len(cells):
         console.print(f"{len(cells) - len(left)} of {len(cells)} runs are done already", highlight=False)
-    began = time.monotonic()
-    for count, cell in enumerate(_train(left, settings), 1):
+    began, failures = time.monotonic(), []
+    for count, (cell, failure) in enumerate(_train(left, settings), 1):
         seconds_left = (time.monotonic() - began) / count * (len(left) - count)
-        console.print(_line(cell, len(cells) - len(left) + count, len(cells), seconds_left), soft_wrap=True)
+        place = f"{len(cells) - len(left) + count:>3}/{len(cells)}"
+        told = f"failed: {failure}" if failure else _told(cell)
+        remaining = f"  about {seconds_left / 60:.0f} min left" if seconds_left > 90 else ""
+        console.print(
+            f"{place}  {_name(cell)}, seed {cell.seed}: {told}{remaining}", markup=False, soft_wrap=True
+        )
+        if failure:
+            failures.append(failure)
+    if failures:  # the others are kept
+        raise type(failures[0])(f"{len(failures)} of {len(cells)} runs failed, the first: {failures[0]}")
     rows = [_row(cell) for cell in cells]
     _write(settings, rows, published)
     console.print(f"{CSV_NAME} and the figures are in {settings.run_dir}/", markup=False, soft_wrap=True)
@@ -87,17 +103,22 @@ def _summary_of(cell: RunSettings) -> dict[str, Any] | None:
         identity = summary["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FileError("no summary of a run", where=path) from error
-    cell.check_resumable(identity)
+    check_resumable(identity, cell.identity())
     return summary
 
 
-def _train(cells: Sequence[RunSettings], settings: FiguresSettings) -> Iterator[RunSettings]:
-    """Trains the runs that are left and yields each when it is done."""
+def _train(
+    cells: Sequence[RunSettings], settings: FiguresSettings
+) -> Iterator[tuple[RunSettings, PemnError | None]]:
+    """Trains the runs that are left; yields each when it is done, with what went wrong if it failed.
+
+    Raises:
+        ConfigError: If a process was killed.
+    """
     if settings.jobs == 1:
         set_threads(settings.threads, num_processes=1)
         for cell in cells:
-            _run(cell)
-            yield cell
+            yield cell, _run(cell)
         return
     # A new interpreter each: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(
@@ -106,26 +127,33 @@ def _train(cells: Sequence[RunSettings], settings: FiguresSettings) -> Iterator[
         functools.partial(set_threads, settings.threads, num_processes=settings.jobs),
     )
     with pool:
-        futures: dict[Future[None], RunSettings] = {pool.submit(_run, cell): cell for cell in cells}
+        futures = {pool.submit(_run, cell): cell for cell in cells}
         try:
             for future in as_completed(futures):
-                future.result()
-                yield futures[future]
+                yield futures[future], future.result()
+        except BrokenProcessPool as error:
+            raise ConfigError(
+                "a run was killed", wanted="fewer --jobs, if memory is short; then --resume"
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _run(cell: RunSettings) -> None:
+def _run(cell: RunSettings) -> PemnError | None:
     """Trains one run, or what is left of it; its progress goes to a file in its folder."""
     cell = cell.model_copy(update={"resume": (cell.run_dir / CHECKPOINT_NAME).exists()})
     text = io.StringIO()
-    run = Run(cell, Console(file=text, width=200, highlight=False), _load)
     try:
-        run.train()
-        run.write_results()
-    finally:
-        write_atomic(cell.run_dir / "log.txt", text.getvalue().encode())
+        run = Run(cell, Console(file=text, width=200, highlight=False), _load)
+        try:
+            run.train()
+            run.write_results()
+        finally:
+            write_atomic(cell.run_dir / "log.txt", text.getvalue().encode())
+    except PemnError as error:
+        return error
+    return None
 
 
 def _load(settings: RunSettings, split: Split) -> Dataset:
@@ -142,16 +170,14 @@ def _setting(cell: RunSettings) -> str:
     return cell.strategy
 
 
-def _line(cell: RunSettings, count: int, total: int, seconds_left: float) -> str:
+def _name(cell: RunSettings) -> str:
+    ratio = f" {cell.compression_ratio:g} %" if isinstance(cell, BaselineSettings) else ""
+    return _setting(cell) + ratio
+
+
+def _told(cell: RunSettings) -> str:
     summary = _summary_of(cell) or {}
-    name = (
-        f"{_setting(cell)} {cell.compression_ratio:g} %"
-        if isinstance(cell, BaselineSettings)
-        else _setting(cell)
-    )
-    left = f"  about {seconds_left / 60:.0f} min left" if seconds_left > 90 else ""
-    accuracy = summary["accuracy"]["last_epoch"]
-    return f"{count:>3}/{total}  {name}, seed {cell.seed}: test accuracy {accuracy:.4f}{left}"
+    return f"test accuracy {summary['accuracy']['last_epoch']:.4f}"
 
 
 def _row(cell: RunSettings) -> dict[str, Any]:
@@ -165,14 +191,14 @@ def _row(cell: RunSettings) -> dict[str, Any]:
         "seed": cell.seed,
         "accuracy": summary["accuracy"]["last_epoch"],
         "accuracy_of_best_on_validation": best.get("test", ""),
-        **{name: summary.get(name, "") for name in ("unique_values", "paper_compression_ratio")},
+        **{name: summary.get(name, "") for name in ("unique_values", "weight_compression_ratio")},
         "total_bytes": summary["total_bytes"],
         "graph_bytes": summary.get("graph_bytes", 0),
         "float32_bytes": summary["float32_bytes"],
         "compression_ratio": summary["compression_ratio"],
         "epochs": summary["recipe"]["epochs"],
         "dataset": cell.dataset,
-        "num_images": cell.num_images or "",
+        "num_images": summary["num_images"],
         "seconds": round(summary["seconds"], 1),
     }
 
@@ -204,7 +230,7 @@ def _points(rows: list[dict[str, Any]]) -> list[Point]:
             setting=setting,
             accuracies=tuple(100 * row["accuracy"] for row in group),
             unique_values=group[0]["unique_values"] or None,
-            paper_compression_ratio=group[0]["paper_compression_ratio"] or None,
+            weight_compression_ratio=group[0]["weight_compression_ratio"] or None,
             num_bytes=round(sum(row["total_bytes"] - row["graph_bytes"] for row in group) / len(group)),
         )
         for (setting, _), group in groups.items()

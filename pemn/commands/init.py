@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 
-import torch
-
 import pemn
 from pemn.distribution import Distribution
 from pemn.errors import ConfigError
@@ -15,8 +13,8 @@ from pemn.packaging import package
 from pemn.prototype import Strategy
 from pemn.spec import InputContract
 from pemn.training.masked import mask_model
-from pemn.training.models import PAPER, WeightInit, model_spec
-from pemn.training.networks import build
+from pemn.training.models import PAPER, WeightInit, build_seeded, describe
+from pemn.training.rules import Rules
 from pemn.training.scores import ScoreRule
 from pemn.wire.limits import MAX_CLASSES
 
@@ -27,7 +25,8 @@ def init(options: argparse.Namespace) -> int:
     """Writes the model; its scores are those that training would start from.
 
     Args:
-        options: `model`, `strategy`, `values`, `seed`, `kept`, `input`, `classes` and `output`, as the parser has them.
+        options: `model`, `strategy`, `values`, `seed`, `kept`, `dense_layers`, `input`, `classes` and `output`, as the
+            parser has them.
 
     Raises:
         PemnError: If one of them is wrong, or the file cannot be written.
@@ -38,9 +37,10 @@ def init(options: argparse.Namespace) -> int:
         raise ConfigError("seed", got=options.seed, wanted="0 .. 2^64-1", where="--seed")
     values = WeightInit(Distribution(options.values), PAPER.gain, PAPER.rescale)
     rule, contract = ScoreRule.parse(f"topk:{options.kept}"), _contract(options.input, options.classes)
-    spec = model_spec(options.model, contract, options.seed, Strategy.parse(options.strategy), values)
-    torch.manual_seed(options.seed >> 1)  # of the floats; networks begin them as constants
-    module = mask_model(build(options.model, contract.shape, options.classes), spec, rule)
+    module, strategy = build_seeded(options.model, contract, options.seed), Strategy.parse(options.strategy)
+    rules = Rules(dense=tuple(filter(None, (options.dense_layers or "").split(","))))
+    spec = describe(module, options.model, contract, options.seed, strategy, values, rules)
+    mask_model(module, spec, rule)
     artifact = package(module, spec, {"pemn": pemn.__version__, "note": "untrained"})
     data = artifact.to_bytes()
     write_atomic(options.output, data)

@@ -18,7 +18,7 @@ from pemn.packaging import package
 from pemn.prototype import Strategy
 from pemn.spec import InputContract, ModelSpec
 from pemn.training.masked import mask_model
-from pemn.training.models import model_spec
+from pemn.training.models import describe
 from pemn.training.pruned import FLOAT_BYTES, How, Positions, num_kept, position_bytes, prune_model
 from pemn.training.rules import Plan, plan
 from pemn.training.scores import ScoreRule
@@ -103,7 +103,7 @@ class Masked:
                 "num_floats": self.spec.num_floats,
                 "unique_values": self.spec.unique_values,
                 "density": artifact.mask.density,
-                "paper_compression_ratio": self.spec.paper_compression_ratio,
+                "weight_compression_ratio": self.spec.paper_compression_ratio,
                 "weights_sha256": artifact.weights_sha256.hex(),
             },
         )
@@ -118,7 +118,7 @@ class Pruned:
         positions: What says which are left.
         seed: Of the run.
         plan: What is prunable, and the rest.
-        kept: How many are to be left.
+        kept: How many are to be left; each layer keeps one at least.
     """
 
     how: How
@@ -136,7 +136,7 @@ class Pruned:
             f"{self.how}: {self.kept:,} of {self._num_prunable:,} weights left. "
             f"Size: {parts['weights']:,} bytes of weights, 4 each, {parts['positions']:,} bytes that say which "
             f"({rule}), {parts['floats']:,} bytes of other floats, {sum(parts.values()):,} in all; "
-            f"{self._paper_compression_ratio:.2f} % saved of the prunable weights"
+            f"{self._weight_compression_ratio:.2f} % saved of the prunable weights"
         )
 
     def results(self, module: nn.Module, facts: dict[str, str]) -> Results:
@@ -150,7 +150,7 @@ class Pruned:
                 "num_kept": self.kept,
                 "num_floats": num_floats,
                 "density": self.kept / self._num_prunable,
-                "paper_compression_ratio": self._paper_compression_ratio,
+                "weight_compression_ratio": self._weight_compression_ratio,
             },
         )
 
@@ -159,7 +159,7 @@ class Pruned:
         return sum(tensor.size for tensor in self.plan.masked)
 
     @property
-    def _paper_compression_ratio(self) -> float:
+    def _weight_compression_ratio(self) -> float:
         parts = self._parts()
         return 100 * (1 - (parts["weights"] + parts["positions"]) / (FLOAT_BYTES * self._num_prunable))
 
@@ -188,7 +188,7 @@ def subject_of(settings: RunSettings, contract: InputContract, module: nn.Module
     if settings.strategy == DENSE:
         return Dense()
     strategy = Strategy.parse(settings.strategy)
-    spec = model_spec(settings.model, contract, settings.seed, strategy, settings.init, settings.rules)
+    spec = describe(module, settings.model, contract, settings.seed, strategy, settings.init, settings.rules)
     return Masked(spec, ScoreRule.parse(settings.scores))
 
 

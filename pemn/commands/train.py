@@ -10,7 +10,7 @@ from rich.console import Console
 from pemn.commands.train_settings import BaselineSettings, RunSettings, TrainSettings
 from pemn.commands.training_run import Run
 from pemn.config import resolve
-from pemn.training.local import set_threads
+from pemn.training.device import set_threads
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -53,7 +53,9 @@ def _describe(summary: dict[str, Any]) -> list[str]:
         lines.append(
             f"test accuracy {best['test']:.4f} after epoch {best['epoch']}, the best on the validation images"
         )
+    epochs = len(summary["epochs"])
     sizes = ", ".join(f"{name} {size:,} bytes" for name, size in summary["bytes"].items())
     kept = f"; {summary['density']:.1%} of the weights kept" if "density" in summary else ""
-    lines.append(f"{sizes}{kept}; {summary['compression_ratio']:.2f} % saved against float32")
+    of_epoch = f", of epoch {epochs}" if "weights_sha256" in summary else ""
+    lines.append(f"{sizes}{of_epoch}{kept}; {summary['compression_ratio']:.2f} % saved against float32")
     return lines

@@ -1,4 +1,4 @@
-"""What a person can set of `pemn train`: flags, environment (`PEMN_TRAIN_...`) and TOML file alike."""
+"""What a person can set of `pemn train`, `baseline` and `figures`: flags, environment and TOML file alike."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pemn.prototype import Strategy
 from pemn.training.models import WeightInit
 from pemn.training.recipes import Recipe, paper_recipe
 from pemn.training.rules import Rules
+from pemn.training.scores import ScoreRule
 
 DENSE = "dense"
 """The strategy that masks nothing: ordinary training of all weights, to compare with."""
@@ -40,6 +41,10 @@ class RunSettings(BaseSettings):
     model: str = Field(default="mlp-256-256", description="network, such as convmixer-6-256 or PKG:FACTORY")
     dense_layers: str | None = Field(
         default=None, description="comma-separated patterns of tensors to leave as floats, such as head.*"
+    )
+    masked_layers: str | None = Field(
+        default=None,
+        description="comma-separated patterns of tensors to mask or prune as well, such as *.bias",
     )
     dataset: str = Field(
         default="digits", description="data set: digits, cifar10, cifar100, folder[:SIZE] or PKG:FUNCTION"
@@ -97,25 +102,35 @@ class RunSettings(BaseSettings):
     @property
     def rules(self) -> Rules:
         """What is masked."""
-        patterns = [pattern.strip() for pattern in (self.dense_layers or "").split(",")]
-        return Rules(dense=tuple(filter(None, patterns)))
+        return Rules(dense=tuple(_listed(self.dense_layers)), masked=tuple(_listed(self.masked_layers)))
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the result, as JSON has it; a run that is resumed must agree in all of it."""
         free = {"run_dir", "resume", "data_dir", "device", "threads"}
-        return self.model_dump(mode="json", exclude=free)
+        return {"kind": type(self).__name__, **self.model_dump(mode="json", exclude=free)}
 
-    def check_resumable(self, identity: dict[str, Any]) -> None:
-        """Checks that these settings go on with a run.
 
-        Raises:
-            ConfigError: If one that decides the result is another.
-        """
-        for name, wanted in identity.items():
-            got = self.identity().get(name)
-            if got != wanted:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError("resuming with another option", got=got, wanted=wanted, where=flag)
+def check_resumable(identity: dict[str, Any], here: dict[str, Any]) -> None:
+    """Checks that a run goes on with what decides its result.
+
+    Args:
+        identity: What it was begun with; see `RunSettings.identity`.
+        here: What it is to go on with.
+
+    Raises:
+        ConfigError: If that is something else.
+    """
+    kinds = {"TrainSettings": "pemn train", "BaselineSettings": "pemn baseline"}
+    if identity["kind"] != here["kind"]:
+        got, wanted = kinds.get(here["kind"]), kinds.get(identity["kind"])
+        raise ConfigError("resuming another kind of run", got=got, wanted=wanted)
+    for name, wanted in identity.items():
+        if name in here and here[name] != wanted:
+            flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
+            raise ConfigError("resuming with another option", got=here[name], wanted=wanted, where=flag)
+
+
+_FLAGS = {"images_sha256": "the training images", "device_type": "--device"}
 
 
 class MaskingSettings(RunSettings):
@@ -144,6 +159,11 @@ class MaskingSettings(RunSettings):
 
 class TrainSettings(MaskingSettings):
     """Trains a masked network on one machine and leaves a .pemn file."""
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what decides the result, each value in one spelling."""
+        strategy = self.strategy if self.strategy == DENSE else str(Strategy.parse(self.strategy))
+        return {**super().identity(), "strategy": strategy, "scores": str(ScoreRule.parse(self.scores))}
 
     strategy: str = Field(
         default="rp:1e-2",
@@ -202,6 +222,10 @@ class FiguresSettings(MaskingSettings):
         Raises:
             ConfigError: If a strategy, baseline or ratio is none.
         """
+        if self.seed + self.num_seeds > 1 << 64:
+            raise ConfigError(
+                "last seed", got=self.seed + self.num_seeds - 1, wanted="below 2^64", where="--seed"
+            )
         found: list[TrainSettings | BaselineSettings] = []
         for seed in range(self.seed, self.seed + self.num_seeds):
             for strategy in _listed(self.strategies):
@@ -211,10 +235,13 @@ class FiguresSettings(MaskingSettings):
                 if how not in ("random", "magnitude"):
                     raise ConfigError("baseline", got=how, wanted="random or magnitude", where="--baselines")
                 for ratio in map(_percent, _listed(self.ratios)):
-                    name = f"{how}-{ratio:g}"
+                    name = f"{how}-{ratio!r}"
                     found.append(self._cell(BaselineSettings, name, seed, how=how, compression_ratio=ratio))
         if not found:
             raise ConfigError("nothing to train", wanted="--strategies or --baselines")
+        folders = [cell.run_dir.name for cell in found]
+        if twice := sorted({name for name in folders if folders.count(name) > 1}):
+            raise ConfigError("the same run twice", got=twice[0])
         return found
 
     def _cell(self, kind: type[Cell], name: str, seed: int, **values: Any) -> Cell:
@@ -227,8 +254,8 @@ class FiguresSettings(MaskingSettings):
         )  # checked already, and not looked for in the environment
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _percent(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -16,17 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from pemn.commands.subjects import provenance, subject_of
-from pemn.commands.train_settings import RunSettings
+from pemn.commands.train_settings import RunSettings, check_resumable
 from pemn.data.dataset import Dataset
 from pemn.data.datasets import Split, input_contract, load
-from pemn.errors import ConfigError, FileError
+from pemn.errors import ConfigError, DataError, FileError
 from pemn.files import SUMMARY_NAME, prepare_run_dir, write_atomic
 from pemn.generator import Purpose, child, permutation
 from pemn.spec import InputContract
 from pemn.training import checkpoint
+from pemn.training.device import choose_device
 from pemn.training.epochs import Images, Training, evaluate
-from pemn.training.local import choose_device
-from pemn.training.networks import build
+from pemn.training.models import build_seeded
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _BEST = "best/"
@@ -56,9 +57,7 @@ class Run:
         self._settings, self._folder, self._console = settings, settings.run_dir, console
         device = choose_device(settings.device)
         self._splits, contract = _load_splits(settings, device, loader)
-        # Floats and dense weights begin as torch has them.
-        torch.manual_seed(child(settings.seed, Purpose.SCORES) >> 1)
-        self._module = build(settings.model, contract.shape, len(contract.class_names)).to(device)
+        self._module = build_seeded(settings.model, contract, settings.seed).to(device)
         self._subject = subject_of(settings, contract, self._module)
         kind = self._subject.prepare(self._module)
         self._training = Training(
@@ -66,6 +65,11 @@ class Run:
         )
         self._epochs: list[dict[str, float]] = []
         self._best: dict[str, Any] | None = None
+        self._identity = {
+            **settings.identity(),
+            "images_sha256": _sha256(self._splits["train"]),
+            "device_type": device.type,
+        }
         if settings.resume:
             self._go_on()
         else:
@@ -78,7 +82,10 @@ class Run:
     def train(self) -> None:
         """Runs the epochs that are left; after each the run is on the disk."""
         recipe, training = self._settings.recipe, self._training
-        writer = SummaryWriter(str(self._folder / "tensorboard"), write_to_disk=True)
+        try:
+            writer = SummaryWriter(str(self._folder / "tensorboard"), write_to_disk=True)
+        except OSError as error:
+            raise FileError(f"cannot write the TensorBoard log, {error}", where=self._folder) from error
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
             total = recipe.epochs * training.num_steps
@@ -90,7 +97,7 @@ class Run:
                 loss = training.run_epoch(lambda _: bar.advance(task))
                 epoch = {"epoch": training.num_epochs_done, "loss": loss, "seconds": time.monotonic() - began}
                 if _VALIDATION in self._splits:
-                    epoch[_VALIDATION] = evaluate(self._module, self._splits[_VALIDATION])
+                    epoch[_VALIDATION] = self._accuracy(_VALIDATION)
                     self._keep_best(epoch)
                 self._epochs.append(epoch)
                 self._save()
@@ -103,10 +110,11 @@ class Run:
 
     def write_results(self) -> dict[str, Any]:
         """Writes the model and the summary, and returns the summary."""
-        last = evaluate(self._module, self._splits[_TEST])
+        last = self._accuracy(_TEST)
         summary: dict[str, Any] = {
-            "settings": self._settings.identity(),
+            "settings": self._identity,
             "recipe": asdict(self._settings.recipe),
+            "num_images": len(self._splits["train"]),
             "accuracy": {"last_epoch": last},
             "seconds": sum(epoch["seconds"] for epoch in self._epochs),
             "epochs": self._epochs,
@@ -122,7 +130,7 @@ class Run:
             summary["accuracy"]["best_on_validation"] = {
                 "epoch": self._best["epoch"],
                 "validation": self._best["validation"],
-                "test": evaluate(self._module, self._splits[_TEST]),
+                "test": self._accuracy(_TEST),
             }
         write_atomic(self._folder / SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
         return summary
@@ -131,15 +139,19 @@ class Run:
         """Takes the run up where its checkpoint has it."""
         path = self._folder / CHECKPOINT_NAME
         tensors, facts = checkpoint.load(path)
-        self._settings.check_resumable(facts["settings"])
         best = {name.removeprefix(_BEST): tensors.pop(name) for name in [*tensors] if name.startswith(_BEST)}
         try:
+            check_resumable(facts["settings"], self._identity)
             self._training.load_state(tensors, len(facts["epochs"]))
-        except (RuntimeError, KeyError, ValueError) as error:  # torch says which tensor
+            self._epochs = facts["epochs"]
+            if best:
+                self._best = {**facts["best"], "module": best}
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:  # torch says which tensor
             raise FileError(f"checkpoint of another network, {error!s:.200}", where=path) from error
-        self._epochs = facts["epochs"]
-        if best:
-            self._best = {**facts["best"], "module": best}
+
+    def _accuracy(self, split: str) -> float:
+        # No more at once than a training step holds, for images may be large.
+        return evaluate(self._module, self._splits[split], min(1000, self._settings.recipe.batch_size))
 
     def _say(self, line: str) -> None:
         self._console.print(line, markup=False, soft_wrap=True)
@@ -153,7 +165,7 @@ class Run:
 
     def _save(self) -> None:
         tensors = self._training.state()
-        facts: dict[str, Any] = {"settings": self._settings.identity(), "epochs": self._epochs}
+        facts: dict[str, Any] = {"settings": self._identity, "epochs": self._epochs}
         if self._best:
             tensors |= {_BEST + name: tensor for name, tensor in self._best["module"].items()}
             facts["best"] = {name: self._best[name] for name in ("epoch", "validation")}
@@ -175,6 +187,11 @@ def _load_splits(
     if num_held_out:
         splits[_VALIDATION] = _images(data, np.sort(order[:num_held_out]), contract, device)
     test = loader(settings, "test")
+    here, there = ((part.images.shape[1:], part.class_names) for part in (test, data))
+    if here != there:
+        raise DataError(
+            "images and classes of the test split", got=here, wanted=there, where=settings.dataset
+        )
     splits[_TEST] = _images(test, np.arange(len(test.labels)), contract, device)
     return splits, contract
 
@@ -184,6 +201,12 @@ def _images(
 ) -> Images:
     pixels, labels = torch.from_numpy(data.images[chosen]), torch.from_numpy(data.labels[chosen])
     return Images(pixels.to(device), labels.to(device), contract.mean, contract.std)
+
+
+def _sha256(images: Images) -> str:
+    digest = hashlib.sha256(images.pixels.cpu().numpy().tobytes())
+    digest.update(images.labels.cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _line(epoch: dict[str, float], num_epochs: int, seconds_left: float) -> str:

@@ -30,8 +30,12 @@ def load(name: str, data_dir: Path | None, split: str) -> Dataset:
             wanted="(images, labels, class names)",
             where=name,
         )
-    images, labels, class_names = found
-    labels = np.asarray(labels)
+    try:
+        images, labels = np.asarray(found[0]), np.asarray(found[1])
+        class_names = tuple(map(str, found[2]))
+    except (TypeError, ValueError) as error:  # ragged lists, a number in the place of names
+        wanted = "arrays, and a sequence of class names"
+        raise DataError(f"data set of a package, {error}", wanted=wanted, where=name) from error
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError("labels of a data set", got=labels.dtype, wanted="whole numbers", where=name)
-    return Dataset(name, np.asarray(images), labels.astype(np.int64), tuple(map(str, class_names)))
+    return Dataset(name, images, labels.astype(np.int64), class_names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator
@@ -48,11 +49,11 @@ def skeleton(module: torch.nn.Module, spec: ModelSpec) -> bytes:
         An ONNX file, the same bytes for the same module: input `image`, output `logits`, both with a free batch.
 
     Raises:
-        ConfigError: If the module has tensors that it does not use, or one under two names.
+        ConfigError: If torch cannot export the module, or it has tensors that it does not use, or one under two names.
         LocalError: If the module is not the spec's, or the exporter did not keep its weights as they are.
     """
     probe = _probe(module, spec)
-    with _quiet():
+    with _quiet(), _told_as_the_users(spec.architecture):
         program = torch.onnx.export(
             probe,
             (torch.zeros(2, *spec.input.shape),),
@@ -135,6 +136,24 @@ def _strip(model: onnx.ModelProto) -> None:
         del part.metadata_props[:]
         part.doc_string = ""
     del body.value_info[:]
+
+
+@contextlib.contextmanager
+def _told_as_the_users(architecture: str) -> Iterator[None]:
+    """Makes one line of what the exporter says of a network that it cannot follow."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    except Exception as error:  # its errors have no common base, and those of a user's forward() come through
+        reason = next(
+            (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+        )
+        raise ConfigError(
+            "network that torch cannot export",
+            got=f"{type(error).__name__}: {reason}",
+            wanted="one whose steps do not depend on the values",
+            where=architecture,
+        ) from error
 
 
 @contextlib.contextmanager

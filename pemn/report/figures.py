@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PRUNED = ("random", "magnitude")
 _COLOURS = {"PEMN": COLOURS["up"], "random": COLOURS["down"], "magnitude": COLOURS["reference"]}
+_LEAST_RATIO = 79.0
 _LABELS = {"PEMN": "PEMN", "random": "pruned at random", "magnitude": "pruned by magnitude"}
 _NAMES = {"dense": "Dense", "full": "Mask", "one-layer": "One-layer", "mp": "MP"}
 
@@ -33,14 +34,15 @@ class Point:
         setting: Strategy, or kind of pruning.
         accuracies: Percent, of each seed.
         unique_values: Of the prototype, if it has one.
-        paper_compression_ratio: Percent saved by the paper's rule, if that applies.
+        weight_compression_ratio: Percent saved of the weights that are masked or pruned: of masks by the paper's rule,
+            of pruning by ours (`pemn.training.pruned`).
         num_bytes: All that must be known besides the graph of the network: values, positions or mask, floats.
     """
 
     setting: str
     accuracies: tuple[float, ...]
     unique_values: int | None
-    paper_compression_ratio: float | None
+    weight_compression_ratio: float | None
     num_bytes: int
 
     @property
@@ -95,30 +97,29 @@ def draw_compression(model: str, points: Sequence[Point], beside: tuple[str, Pub
         figure, axes = _start(3 if drawn else 2, width_inches=5.0)
         by_bytes, by_rule = axes[:2]
         for name, shown in (("PEMN", _masked(points)), *((kind, _of(points, kind)) for kind in PRUNED)):
+            if not shown:
+                continue
             style = _style(name)
             for point in shown:
                 for where, x in (
                     (by_bytes, point.num_bytes),
-                    (by_rule, point.paper_compression_ratio or 0.0),
+                    (by_rule, point.weight_compression_ratio or 0.0),
                 ):
                     where.plot(
                         [x] * len(point.accuracies), point.accuracies, ".", color=style["color"], alpha=0.35
                     )
+                    if name == "PEMN":
+                        _annotate(where, point.setting, x, point.mean)
             means = [point.mean for point in shown]
             by_bytes.plot([point.num_bytes for point in shown], means, label=_LABELS[name], **style)
-            by_rule.plot([point.paper_compression_ratio or 0.0 for point in shown], means, **style)
+            by_rule.plot([point.weight_compression_ratio or 0.0 for point in shown], means, **style)
         for dense in _of(points, "dense"):
             by_bytes.axhline(dense.mean, color=COLOURS["ink"], linestyle="--", linewidth=1, label="dense")
             by_rule.axhline(dense.mean, color=COLOURS["ink"], linestyle="--", linewidth=1)
-        for point in _masked(points):
-            place = (point.paper_compression_ratio or 0.0, point.mean)
-            _annotate(by_rule, point.setting, *place)
         by_bytes.xaxis.set_major_formatter(EngFormatter(unit="B"))
         by_bytes.set_xlabel("all bytes but those of the graph")
         _title(by_bytes, model, points)
-        _finish_ratio(
-            by_rule, [point.paper_compression_ratio for point in points if point.paper_compression_ratio]
-        )
+        _finish_ratio(by_rule, _masked(points))
         _title(by_rule, model, points)
         if beside and drawn:
             _draw_published(axes[2], *beside)
@@ -135,7 +136,7 @@ def _draw_published(axes: Axes, name: str, published: Published) -> None:
     for setting, ratio in published.ratios.items():
         place = (ratio, published.by_strategy[setting])
         _annotate(axes, setting, *place)
-    _finish_ratio(axes, [*published.ratios.values(), *RATIOS])
+    _finish_ratio(axes, [])
     _title_published(axes, name)
 
 
@@ -194,10 +195,14 @@ def _tick(point: Point) -> str:
     return name if point.unique_values is None else f"{name}: {point.unique_values:,}"
 
 
-def _finish_ratio(axes: Axes, ratios: Sequence[float]) -> None:
-    """What saves less than 80 % or more than all is out of sight, as in the paper."""
-    axes.set_xlim(max(min(ratios, default=90.0), 80.0) - 1, 98)
-    axes.set_xlabel("percent saved of the weights, by the paper's rule")
+def _finish_ratio(axes: Axes, masked: Sequence[Point]) -> None:
+    """What saves less than 80 % is out of sight, as in the paper, and is told in words."""
+    left, hidden = _LEAST_RATIO, [p for p in masked if (p.weight_compression_ratio or 0.0) < _LEAST_RATIO]
+    axes.set_xlim(left, 98)
+    axes.set_xlabel("percent saved of the weights (of masks: by the paper's rule)")
+    if hidden:
+        told = [f"{_name(p.setting)} {p.mean:.1f} at {p.weight_compression_ratio:.0f} %" for p in hidden]
+        axes.text(0.01, 0.02, "left of this: " + ", ".join(told), transform=axes.transAxes, fontsize=7)
 
 
 def _title(axes: Axes, model: str, points: Sequence[Point]) -> None:

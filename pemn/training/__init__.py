@@ -1,4 +1,4 @@
-"""Local training: masked networks in torch."""
+"""Masked networks in torch: trained on one machine, or as a client's share of a federation."""
 
 from pemn.errors import ConfigError
 

@@ -20,7 +20,6 @@ from pemn.training.augment import preset
 from pemn.training.checkpoint import load_optimizer_state, optimizer_state
 from pemn.training.recipes import Recipe
 
-_EVALUATION_BATCH = 1000
 _SEED_BITS = 63  # what torch's generators take
 
 
@@ -55,16 +54,23 @@ class Training:
         seed: 64-bit seed of every draw.
         half: Whether the forward pass runs in half precision (torch.autocast: bfloat16 on a CPU, float16 with a
             scaled loss on CUDA).
+
+    Raises:
+        ConfigError: If a batch would have one image, and the module normalises over the batch.
     """
 
     def __init__(self, module: nn.Module, recipe: Recipe, images: Images, seed: int, *, half: bool) -> None:
+        has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+        if has_batch_norm and len(images) % recipe.batch_size == 1:
+            got = f"{len(images)} images in batches of {recipe.batch_size}, so a last one of 1"
+            raise ConfigError("batch norm has nothing to average", got=got, where="--batch-size")
         self.module, self.recipe, self.num_epochs_done = module, recipe, 0
         self._images, self._seed, self._half = images, seed, half
         self._device = images.pixels.device
         self._optimizer = _optimizer(recipe, [p for p in module.parameters() if p.requires_grad])
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=half and self._device.type == "cuda")
         self._augment = preset(recipe.augmentation, images.mean, images.std)
-        self._loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+        self._loss = nn.CrossEntropyLoss()
 
     @property
     def num_steps(self) -> int:
@@ -81,7 +87,7 @@ class Training:
             The mean loss of its images.
 
         Raises:
-            ConfigError: If the loss is not finite any more.
+            ConfigError: If the loss or a parameter is not finite any more.
         """
         key = child(self._seed, Purpose.BATCHES, self.num_epochs_done)
         order = torch.from_numpy(permutation(key, len(self._images))).to(self._device)
@@ -94,10 +100,11 @@ class Training:
             losses.append(self._step(self._augment(self._images.pixels[batch], draw), batch))
             on_step(step + 1)
         loss = float(torch.stack(losses).sum()) / len(self._images)
-        if not loss < float("inf"):
+        is_finite = all(bool(p.isfinite().all()) for p in self.module.parameters())
+        if not is_finite or not loss < float("inf"):
             raise ConfigError(
                 "training diverged",
-                got=f"loss {loss}",
+                got=f"loss {loss}" if is_finite else "parameters that are not finite",
                 wanted="a lower learning rate",
                 where="--learning-rate",
             )
@@ -142,15 +149,15 @@ class Training:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, images: Images) -> float:
+def evaluate(module: nn.Module, images: Images, batch_size: int = 1000) -> float:
     """Returns the share of images that a module classifies rightly, 0 .. 1."""
     module.eval()
     draw = torch.Generator(images.pixels.device)
     normalise = preset("none", images.mean, images.std)
     right = torch.zeros((), dtype=torch.int64, device=images.pixels.device)
     with parametrize.cached():
-        for start in range(0, len(images), _EVALUATION_BATCH):
-            batch = slice(start, start + _EVALUATION_BATCH)
+        for start in range(0, len(images), batch_size):
+            batch = slice(start, start + batch_size)
             found = module(normalise(images.pixels[batch], draw)).argmax(1)
             right += (found == images.labels[batch]).sum()
     return int(right) / len(images)

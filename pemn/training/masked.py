@@ -23,7 +23,7 @@ from pemn.rebuild import layer_values
 from pemn.spec import ModelSpec, to_float32
 from pemn.training.generator import words
 from pemn.training.rules import check_maskable, fan_in
-from pemn.training.scores import ScoreRule
+from pemn.training.scores import PAPER_RULE, ScoreRule
 
 
 class MaskedWeight(nn.Module):
@@ -66,7 +66,7 @@ class MaskedWeight(nn.Module):
             raise ConfigError("masked module was cast", got=got, wanted="float32, with torch.autocast")
 
 
-def mask_model(module: nn.Module, spec: ModelSpec, rule: ScoreRule) -> nn.Module:
+def mask_model(module: nn.Module, spec: ModelSpec, rule: ScoreRule = PAPER_RULE) -> nn.Module:
     """Masks a module in place.
 
     The parameters keep their identity: an optimizer that has them goes on with the scores. Scores begin uniform
@@ -75,7 +75,7 @@ def mask_model(module: nn.Module, spec: ModelSpec, rule: ScoreRule) -> nn.Module
     Args:
         module: Any module that has the tensors of `spec.layers`, on any device but all of it float32.
         spec: The network.
-        rule: How scores become masks.
+        rule: How scores become masks; the half of each layer with the largest scores if not given.
 
     Returns:
         The same module.

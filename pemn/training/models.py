@@ -9,12 +9,15 @@ import torch
 from torch import nn
 
 from pemn.distribution import Distribution
-from pemn.errors import ConfigError, WrongSpec
+from pemn.errors import ConfigError, MalformedFrame, WrongSpec
+from pemn.generator import Purpose, child
 from pemn.prototype import Strategy, sources
 from pemn.spec import InputContract, Layer, ModelSpec, to_float32
 from pemn.training.networks import build
 from pemn.training.rules import Rules, plan
 from pemn.training.structure import structure_hash
+from pemn.wire.limits import MAX_FLOATS, MAX_PARAMS
+from pemn.wire.model import check_bounds
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,7 @@ def model_spec(
     Raises:
         ConfigError: If there is no such network, or it cannot be masked by these rules.
     """
-    with torch.device("meta"):
-        module = build(architecture, contract.shape, len(contract.class_names))
+    module = _blueprint(architecture, contract.shape, len(contract.class_names))
     return describe(module, architecture, contract, seed, strategy, init, rules)
 
 
@@ -94,7 +96,7 @@ def describe(
         rules: What is masked.
 
     Raises:
-        ConfigError: If it cannot be masked by these rules.
+        ConfigError: If it cannot be masked by these rules, or is larger than a file can hold.
     """
     init = init or WeightInit()
     found = plan(module, rules)
@@ -104,9 +106,64 @@ def describe(
         fan_in = tensor.fan_in if init.rescale else found.masked[streams[index]].fan_in
         layers.append(Layer(tensor.name, tensor.shape, to_float32(init.gain / math.sqrt(fan_in))))
     structure = structure_hash(module)
-    return ModelSpec(
+    spec = ModelSpec(
         name, contract, tuple(layers), seed, strategy, structure, init.distribution, found.floats
     )
+    try:
+        check_bounds(spec)
+    except MalformedFrame as error:
+        raise ConfigError(f"network that no file can hold: {error}", where=name) from error
+    return spec
+
+
+def build_seeded(architecture: str, contract: InputContract, seed: int) -> nn.Module:
+    """Returns a network with the initial weights and floats that a seed gives, by torch's own rules for them.
+
+    Args:
+        architecture: See `pemn.training.networks.build`.
+        contract: What it is fed, and its classes.
+        seed: 64-bit seed.
+
+    Raises:
+        ConfigError: If there is no such network, it is too large, or does not give logits.
+    """
+    if ":" not in architecture:  # installed code may look at what it computes
+        with torch.device("meta"):
+            _check_size(build(architecture, contract.shape, len(contract.class_names)), architecture)
+    torch.manual_seed(child(seed, Purpose.SCORES) >> 1)
+    module = build(architecture, contract.shape, len(contract.class_names))
+    _check_logits(module, architecture, contract)
+    return module
+
+
+def _check_size(module: nn.Module, architecture: str) -> None:
+    size, most = sum(tensor.numel() for tensor in module.state_dict().values()), MAX_PARAMS + MAX_FLOATS
+    if size > most:
+        raise ConfigError("numbers of a network", got=size, wanted=f"at most {most}", where=architecture)
+
+
+@torch.no_grad()
+def _check_logits(module: nn.Module, architecture: str, contract: InputContract) -> None:
+    """Checks what a network gives for two images, before anybody trains it for hours."""
+    wanted = (2, len(contract.class_names))
+    was_training, state = module.training, torch.get_rng_state()
+    try:
+        logits = module.eval()(torch.zeros(2, *contract.shape))
+    except Exception as error:  # whatever a user's own code raises
+        what = f"network cannot be run on images of {contract.shape}"
+        raise ConfigError(what, got=f"{type(error).__name__}: {error}", where=architecture) from error
+    finally:
+        module.train(was_training)
+        torch.set_rng_state(state)
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted:
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ConfigError("logits of the network for two images", got=got, wanted=wanted, where=architecture)
+
+
+def _blueprint(architecture: str, input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Returns a network to look at; installed code may compute with its weights while it builds, which takes memory."""
+    with torch.device("cpu" if ":" in architecture else "meta"):
+        return build(architecture, input_shape, num_classes)
 
 
 def check_model(spec: ModelSpec, allowed: str | None = None) -> None:
@@ -125,8 +182,7 @@ def check_model(spec: ModelSpec, allowed: str | None = None) -> None:
         wanted = allowed or "the same name as the client's own --model"
         raise WrongSpec("network from installed code", got=spec.architecture, wanted=wanted)
     try:
-        with torch.device("meta"):
-            module = build(spec.architecture, spec.input.shape, spec.num_classes)
+        module = _blueprint(spec.architecture, spec.input.shape, spec.num_classes)
     except ConfigError as error:
         raise WrongSpec(f"network of the spec: {error}") from error
     here = {

@@ -101,6 +101,10 @@ class ScoreRule:
         return weights
 
 
+PAPER_RULE = ScoreRule("topk", 0.5)
+"""Edge-popup with half of each layer kept, as in the paper's code."""
+
+
 class _StraightThrough(torch.autograd.Function):
     """Masks the weights; takes the mask for the identity (by sign: for |s|) or for the sigmoid on the way back."""
 

@@ -12,7 +12,7 @@ from pemn.errors import ConfigError, LocalError, MalformedFrame
 from pemn.prototype import Strategy
 from pemn.spec import FloatTensor, InputContract, Layer, ModelSpec
 from pemn.wire import limits
-from pemn.wire.checks import check, check_hash, check_text
+from pemn.wire.checks import check, check_hash, check_text, parse
 from pemn.wire.v1 import messages_pb2 as pb
 
 _DISTRIBUTIONS = tuple(Distribution)
@@ -37,6 +37,17 @@ def model_to_proto(model: ModelSpec) -> pb.ModelSpec:
         floats=[pb.FloatTensor(name=v.name, shape=v.shape) for v in model.floats],
         structure=model.structure,
     )
+
+
+def check_bounds(model: ModelSpec) -> None:
+    """Checks that a network can be sent and kept: what reads it refuses what is out of bounds.
+
+    Raises:
+        MalformedFrame: If it is.
+    """
+    proto = pb.ModelSpec()
+    parse(proto, model_to_proto(model).SerializeToString(deterministic=True))
+    model_from_proto(proto)
 
 
 def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:

@@ -19,7 +19,7 @@ from pemn.ledger import Direction, Wire
 from pemn.link.frames import framed_bytes
 from pemn.link.parts import split
 from pemn.link.v1 import link_pb2 as pb
-from pemn.training.local import set_threads
+from pemn.training.device import set_threads
 from pemn_client.flower import ClientApp, client_app, node_context, run_app
 from pemn_client.node import Node
 from pemn_client.store import MemoryStore

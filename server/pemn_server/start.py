@@ -9,7 +9,7 @@ from rich.console import Console
 from pemn.files import prepare_run_dir
 from pemn.link.address import Address
 from pemn.link.tls import server_credentials
-from pemn.training.local import set_threads
+from pemn.training.device import set_threads
 from pemn.wire.limits import max_answer_bytes, max_task_bytes
 from pemn_server.app import run_federation
 from pemn_server.flower import run_server_app

@@ -35,7 +35,7 @@ def test_it_keeps_what_fits_and_says_the_rule(
     assert 0.19 * NUM_WEIGHTS < kept <= 0.2 * NUM_WEIGHTS - 2
     assert summary["bytes"] == {"weights": 4 * kept, "positions": 8, "floats": 0}
     assert summary["total_bytes"] == 4 * kept + 8
-    assert summary["paper_compression_ratio"] == 100 * (1 - (4 * kept + 8) / (4 * NUM_WEIGHTS))
+    assert summary["weight_compression_ratio"] == 100 * (1 - (4 * kept + 8) / (4 * NUM_WEIGHTS))
     told = capsys.readouterr().out
     assert (
         f"{how}: {kept:,} of {NUM_WEIGHTS:,} weights left. Size: {4 * kept:,} bytes of weights, 4 each"

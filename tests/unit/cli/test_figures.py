@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from pemn.commands.figures import figures
 from pemn.errors import ConfigError, DataError, FileError
 from pemn.report.published import PUBLISHED, RATIOS, nearest
+from pemn.training.epochs import Training
 
 SMALL = [
     *("--model", "mlp-12", "--rescale", "--epochs", "1", "--num-images", "200", "--threads", "1"),
@@ -66,14 +68,11 @@ def test_a_row_for_every_run(whole: Path) -> None:
     assert by_name["rp:0.01", ""]["unique_values"] == str(int(64 * 12 * 0.01) + 1)
     for percent in ("80.0", "95.0"):
         row = by_name["magnitude", percent]
-        assert float(row["paper_compression_ratio"]) == pytest.approx(float(percent), abs=0.7)
+        assert float(row["weight_compression_ratio"]) == pytest.approx(float(percent), abs=0.7)
     for row in rows:
         assert 0 < float(row["accuracy"]) < 1
-        folder = (
-            whole
-            / "runs"
-            / f"{row['setting'].replace(':', '-')}{row['percent'][:-2] and '-' + row['percent'][:-2]}_{row['seed']}"
-        )
+        name = row["setting"].replace(":", "-") + (f"-{row['percent']}" if row["percent"] else "")
+        folder = whole / "runs" / f"{name}_{row['seed']}"
         assert "test accuracy" not in (folder / "log.txt").read_text()  # that is in the summary
         assert "epoch   1/1" in (folder / "log.txt").read_text()
 
@@ -84,6 +83,7 @@ def test_both_figures_are_drawn_twice(whole: Path) -> None:
         text = " ".join(ET.fromstring((whole / f"{name}.svg").read_text()).itertext())
         assert "mlp-12, mean of 2 seeds" in text
         assert "published" not in text  # digits are not in the paper
+        assert "pruned at random" not in text  # nor was that trained
     assert "RP 1e-2: 8" in " ".join(
         " ".join(ET.fromstring((whole / "unique-values.svg").read_text()).itertext()).split()
     )
@@ -129,6 +129,9 @@ def test_a_summary_that_is_none_is_told(whole: Path, tmp_path: Path) -> None:
         (["--baselines", "lottery"], "baseline: got lottery; wanted random or magnitude"),
         (["--ratios", "90,100"], "compression ratio: got 100"),
         (["--ratios", "most"], "compression ratio: got most"),
+        (["--strategies", "mp,mp"], "the same run twice: got mp_0"),
+        (["--strategies", "rp:1e-2,rp:0.01"], "the same run twice: got rp-0.01_0"),
+        (["--seed", str(2**64 - 1)], "last seed: got 18446744073709551616"),
         (
             ["--published", "vit-6-256"],
             "published points: got vit-6-256; wanted another data set than digits",
@@ -150,8 +153,27 @@ def test_wrong_options_are_told_before_anything_is_trained(
 
 
 def test_what_fails_in_a_process_of_its_own_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no folder with the data set"):
+    with pytest.raises(DataError, match="10 of 10 runs failed, the first: no folder with the data set"):
         run(tmp_path, "--dataset", "folder", "--jobs", "2")
+
+
+def test_a_run_that_fails_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epoch = Training.run_epoch
+
+    def diverge(self: Training, *arguments: Any) -> float:
+        if any(name.endswith("kept") for name, _ in self.module.named_buffers()):
+            raise ConfigError("training diverged")
+        return epoch(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "run_epoch", diverge)
+        with pytest.raises(ConfigError, match="4 of 10 runs failed, the first: training diverged"):
+            run(tmp_path)
+    assert "magnitude 80 %, seed 0: failed: training diverged" in capsys.readouterr().out
+    assert len(run(tmp_path, "--resume")) == 10
+    assert "6 of 10 runs are done already" in capsys.readouterr().out
 
 
 def test_the_published_points() -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pemn.artifact import Artifact
-from pemn.commands.train import train
+from pemn.commands.train import baseline, train
 from pemn.commands.training_run import CHECKPOINT_NAME
 from pemn.data.datasets import load
 from pemn.device.model import Model
-from pemn.errors import ConfigError, FileError
+from pemn.errors import ConfigError, DataError, FileError
 from pemn.training.epochs import Training
 
 SMALL = ["--model", "mlp-24-16", "--epochs", "3", "--num-images", "300", "--threads", "1"]
@@ -143,3 +146,63 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_wrong_options_are_told(options: list[str], told: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=told):
         run(tmp_path / "run", *options)
+
+
+def test_spellings_of_one_strategy_are_one(tmp_path: Path) -> None:
+    run(tmp_path, "--strategy", "rp:1e-2")
+    run(tmp_path, "--strategy", "rp:0.010", "--scores", "topk:.5", "--resume")
+
+
+def test_other_images_are_refused(tmp_path: Path) -> None:
+    data = coloured(tmp_path / "data")
+    options = ["--model", "mlp-8", "--dataset", "folder:16", "--data-dir", str(data), "--num-images", "60"]
+    run(tmp_path / "run", *options)
+    for image in (data / "train").rglob("*.png"):
+        Image.new("RGB", (16, 16), (1, 2, 3)).save(image)
+    with pytest.raises(ConfigError, match=r"resuming with another option: .*; in the training images"):
+        run(tmp_path / "run", *options, "--resume")
+
+
+def test_another_kind_of_run_is_named(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(
+        ConfigError, match="resuming another kind of run: got pemn baseline; wanted pemn train"
+    ):
+        baseline(["random", "--size", "900", *SMALL, "--run-dir", str(tmp_path), "--resume"])
+
+
+def test_a_network_that_cannot_be_exported_is_not_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Branching(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = torch.nn.Linear(64, 10, bias=False)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.head(images.flatten(1))
+            return logits if logits.sum() > 0 else -logits
+
+    module = ModuleType("their_networks")
+    module.make = lambda shape, classes: Branching()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    capfd.readouterr()
+    with pytest.raises(
+        ConfigError, match=r"network that torch cannot export: got .*in their_networks:make"
+    ) as caught:
+        run(tmp_path / "new", "--model", "their_networks:make")
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().out == ""
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_test_split_of_other_classes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def images(split: str, data_dir: object) -> tuple[object, object, tuple[str, ...]]:
+        names = ("cat", "dog") if split == "train" else ("dog", "cat")
+        return np.zeros((40, 1, 4, 4), np.uint8), np.arange(40) % 2, names
+
+    module = ModuleType("their_data")
+    module.images = images  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(DataError, match="images and classes of the test split"):
+        run(tmp_path / "new", "--dataset", "their_data:images", "--num-images", "40")

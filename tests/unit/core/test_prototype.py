@@ -81,3 +81,11 @@ def test_strategies_are_nested() -> None:
 def test_signed_constant_is_balanced() -> None:
     share = np.mean(values(7, Source(0, 100_000), Distribution.SIGNED, 0, 100_000).astype(np.float64))
     assert abs(share) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("kind", "ratio"), [("one_layer", 1.0), ("dense", 1.0), ("rp", 7.0), ("rp", 0.0), ("mp", 0.5)]
+)
+def test_there_is_no_other_strategy(kind: str, ratio: float) -> None:
+    with pytest.raises(ConfigError, match="unknown strategy"):
+        Strategy(kind, ratio)

@@ -55,6 +55,8 @@ def test_the_function_is_told_split_and_folder(package: ModuleType) -> None:
         ((IMAGES.astype(float), LABELS, "ab"), "images of a data set: got float64"),
         ((IMAGES, [0, 2], "ab"), "label out of range: got 2"),
         ((IMAGES, LABELS[:1], "ab"), "labels of a data set"),
+        ((IMAGES, [[1], [1, 2]], "ab"), "data set of a package, .*inhomogeneous"),
+        ((IMAGES, LABELS, 2), "data set of a package, .*not iterable"),
     ],
 )
 def test_what_is_no_data_set_is_refused_by_name(package: ModuleType, found: Any, told: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import nn
 import pemn
 from pemn.data.datasets import input_contract, load
 from pemn.device.model import Model
+from pemn.errors import ConfigError, LocalError
 
 
 class Own(nn.Module):
@@ -81,6 +84,47 @@ def test_from_a_module_to_a_device(scores: str, tmp_path: Path) -> None:
 
 def test_the_names_of_the_package_are_there() -> None:
     for name in pemn._PLACES:
-        assert getattr(pemn, name).__name__ == name
+        found = getattr(pemn, name)
+        assert getattr(found, "__name__", name) == name
+    assert isinstance(pemn.PAPER, pemn.WeightInit)
     with pytest.raises(AttributeError, match="no attribute 'unheard_of'"):
         pemn.unheard_of  # noqa: B018
+
+
+def test_the_readmes_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    (code,) = [
+        block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "pemn.describe" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
+    logits = Model.load(tmp_path / "mine.pemn").predict(np.zeros((2, 1, 8, 8), np.uint8))
+    assert logits.shape == (2, 10)
+
+
+def test_a_module_of_another_spec_is_not_packaged() -> None:
+    contract = pemn.InputContract((1, 8, 8), (0.5,), (0.25,), tuple("0123456789"))
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    specs = [
+        pemn.describe(module, "own", contract, seed, pemn.Strategy.parse(strategy))
+        for seed, strategy in ((1, "mp"), (2, "mp"), (1, "rp:0.1"))
+    ]
+    pemn.mask_model(module, specs[0])
+    pemn.package(module, specs[0], {})
+    for other in specs[1:]:
+        with pytest.raises(LocalError, match=r"weights that are not the spec's.*in 1\.weight"):
+            pemn.package(module, other, {})
+
+
+def test_what_no_reader_takes_is_not_written() -> None:
+    contract = pemn.InputContract((65, 2, 2), (0.5,) * 65, (0.25,) * 65, ("a", "b"))
+    module = nn.Sequential(nn.Flatten(), nn.Linear(260, 2))
+    with pytest.raises(ConfigError, match=r"network that no file can hold: .*InputContract\.mean"):
+        pemn.describe(module, "own", contract, 1, pemn.Strategy.parse("mp"))
+    contract = replace(contract, shape=(64, 2, 2), mean=(0.5,) * 64, std=(0.25,) * 64)
+    module = nn.Sequential(nn.Flatten(), nn.Linear(256, 2))
+    spec = pemn.describe(module, "own", contract, 1, pemn.Strategy.parse("mp"))
+    artifact = pemn.package(pemn.mask_model(module, spec), spec, {})
+    assert pemn.Artifact.from_bytes(artifact.to_bytes()) == artifact
+    with pytest.raises(LocalError, match=r"network of a \.pemn file: empty architecture"):
+        replace(artifact, model=replace(artifact.model, architecture="")).to_bytes()

@@ -14,7 +14,8 @@ from pemn.mask import Mask
 from pemn.prototype import Strategy
 from pemn.rebuild import frozen_weights, rebuild
 from pemn.spec import ModelSpec, to_float32
-from pemn.training.local import MaskTrainer, accuracy, choose_device, set_threads
+from pemn.training.device import choose_device, set_threads
+from pemn.training.local import MaskTrainer, accuracy
 from pemn.training.models import model_spec
 from pemn.training.networks import build
 from pemn.wire.spec import LocalTraining, MaskProtocol

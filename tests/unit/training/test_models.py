@@ -17,7 +17,7 @@ from pemn.errors import ConfigError, WrongSpec
 from pemn.prototype import Strategy
 from pemn.spec import InputContract, Layer, ModelSpec
 from pemn.training.local import unflatten
-from pemn.training.models import PAPER, WeightInit, check_model, describe, model_spec
+from pemn.training.models import PAPER, WeightInit, build_seeded, check_model, describe, model_spec
 from pemn.training.networks import build
 from tests.networks import DIGITS
 
@@ -82,7 +82,63 @@ def test_images_whose_features_would_be_normalised_away_are_refused() -> None:
 
 
 def test_describing_a_network_takes_no_memory_for_it() -> None:
-    assert spec_of("mlp-99999-99999").num_params > 10**10
+    assert spec_of("mlp-9999-9999").num_params > 10**8
+    with pytest.raises(
+        ConfigError, match=r"network that no file can hold: number of weights.*in mlp-99999-99999"
+    ):
+        spec_of("mlp-99999-99999")
+    with pytest.raises(
+        ConfigError, match=r"numbers of a network: got .*; wanted at most .*; in mlp-99999-99999"
+    ):
+        build_seeded("mlp-99999-99999", DIGITS, 1)
+
+
+def own_code(monkeypatch: pytest.MonkeyPatch, factory: Callable[..., object]) -> str:
+    module = ModuleType("their_networks")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    module.make = factory  # type: ignore[attr-defined]
+    return "their_networks:make"
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (
+            lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(64, 7)),
+            r"got \(2, 7\); wanted \(2, 10\)",
+        ),
+        (lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(65, 10)), "cannot be run on images of"),
+        (lambda shape, classes: nn.LSTM(8, 10), "cannot be run|logits of the network"),
+    ],
+)
+def test_a_network_that_gives_no_logits_is_refused_before_it_is_trained(
+    monkeypatch: pytest.MonkeyPatch, network: Callable[..., object], told: str
+) -> None:
+    name = own_code(monkeypatch, network)
+    with pytest.raises(ConfigError, match=told):
+        build_seeded(name, DIGITS, 1)
+
+
+def test_installed_code_may_compute_while_it_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As stochastic depth does it."""
+
+    def make(shape: tuple[int, int, int], classes: int) -> nn.Module:
+        rates = [rate.item() for rate in torch.linspace(0, 0.1, 2)]
+        return nn.Sequential(nn.Flatten(), nn.Dropout(rates[1]), nn.Linear(math.prod(shape), classes))
+
+    name = own_code(monkeypatch, make)
+    check_model(model_spec(name, DIGITS, 7, Strategy("mp")), name)
+
+
+def test_the_seed_alone_makes_a_network() -> None:
+    def state(seed: int) -> torch.Tensor:
+        return build_seeded("vit-1-16", CIFAR, seed).get_parameter("cls").detach()
+
+    torch.manual_seed(5)
+    one = state(2)
+    torch.manual_seed(6)
+    assert torch.equal(state(2), one)
+    assert not torch.equal(state(3), one)
 
 
 def test_what_is_not_masked_is_named_as_floats() -> None:
