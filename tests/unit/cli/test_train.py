@@ -15,7 +15,9 @@ from PIL import Image
 
 from pemn.artifact import Artifact
 from pemn.commands.train import baseline, train
-from pemn.commands.training_run import CHECKPOINT_NAME
+from pemn.commands.train_settings import TrainSettings
+from pemn.commands.training_run import CHECKPOINT_NAME, _load_splits, load_split
+from pemn.config import resolve
 from pemn.data.datasets import load
 from pemn.device.model import Model
 from pemn.errors import ConfigError, DataError, FileError
@@ -206,3 +208,13 @@ def test_a_test_split_of_other_classes_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, module.__name__, module)
     with pytest.raises(DataError, match="images and classes of the test split"):
         run(tmp_path / "new", "--dataset", "their_data:images", "--num-images", "40")
+
+
+def test_held_out_images_are_no_training_images(tmp_path: Path) -> None:
+    options = [*SMALL, "--run-dir", str(tmp_path), "--validation", "0.2"]
+    settings = resolve(TrainSettings, options, prog="pemn train", env_prefix="PEMN_TRAIN_").settings
+    splits, _ = _load_splits(settings, torch.device("cpu"), load_split)
+    rows = {name: {image.tobytes() for image in split.pixels.numpy()} for name, split in splits.items()}
+    assert (len(splits["train"]), len(splits["validation"])) == (240, 60)
+    assert not rows["train"] & rows["validation"]
+    assert len(splits["test"]) == len(load("digits", None, "test").labels)
