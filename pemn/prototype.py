@@ -106,11 +106,20 @@ def sources(strategy: Strategy, shapes: Sequence[tuple[int, ...]]) -> list[Sourc
 
 def unique_values(strategy: Strategy, shapes: Sequence[tuple[int, ...]]) -> int:
     """Returns how many generated values the network's weights are made of (before scales and masks)."""
+    return sum(stream_lengths(sources(strategy, shapes), list(map(math.prod, shapes))).values())
+
+
+def stream_lengths(sources: Sequence[Source], sizes: Sequence[int]) -> dict[int, int]:
+    """Returns for each stream how many of its values are used, by the layer that uses most of them.
+
+    Args:
+        sources: Of each layer.
+        sizes: Number of weights of each layer.
+    """
     longest: dict[int, int] = {}
-    for source, shape in zip(sources(strategy, shapes), shapes, strict=True):
-        used = min(source.period, math.prod(shape))
-        longest[source.stream] = max(used, longest.get(source.stream, 0))
-    return sum(longest.values())
+    for source, size in zip(sources, sizes, strict=True):
+        longest[source.stream] = max(longest.get(source.stream, 0), min(source.period, size))
+    return longest
 
 
 def values(

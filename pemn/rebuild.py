@@ -106,13 +106,10 @@ def weights_sha256(weights: NDArray[np.float32]) -> bytes:
 
 def _shared_prototypes(spec: ModelSpec) -> dict[int, NDArray[np.float16]]:
     """Returns the values of the streams that several layers read, as many as the largest of them needs."""
-    longest: dict[int, int] = {}
-    for source, size in zip(spec.sources, spec.sizes, strict=True):
-        longest[source.stream] = max(longest.get(source.stream, 0), min(source.period, size))
     num_readers = Counter(source.stream for source in spec.sources)
     return {
         stream: values(spec.seed, Source(stream, count), spec.distribution, 0, count)
-        for stream, count in longest.items()
+        for stream, count in spec.stream_lengths.items()
         if num_readers[stream] > 1
     }
 

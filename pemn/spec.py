@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pemn.distribution import Distribution
 from pemn.errors import DataError, LocalError
-from pemn.prototype import Source, Strategy, sources, unique_values
+from pemn.prototype import Source, Strategy, sources, stream_lengths
 
 
 def to_float32(value: float) -> float:
@@ -187,10 +187,15 @@ class ModelSpec:
         """Where each layer's values come from."""
         return tuple(sources(self.strategy, [layer.shape for layer in self.layers]))
 
+    @cached_property
+    def stream_lengths(self) -> dict[int, int]:
+        """How many values of each stream the layers use."""
+        return stream_lengths(self.sources, self.sizes)
+
     @property
     def unique_values(self) -> int:
         """How many generated values the weights are made of."""
-        return unique_values(self.strategy, [layer.shape for layer in self.layers])
+        return sum(self.stream_lengths.values())
 
     @property
     def paper_compression_ratio(self) -> float:

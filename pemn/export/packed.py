@@ -65,9 +65,7 @@ def packed(artifact: Artifact) -> bytes:
 
 def _streams(nodes: _Nodes, spec: ModelSpec) -> dict[int, tuple[str, int]]:
     """Returns each stream as a flat float32 value, and how many elements it has: as many as the network uses."""
-    used: dict[int, int] = {}
-    for source, size in zip(spec.sources, spec.sizes, strict=True):
-        used[source.stream] = max(used.get(source.stream, 0), min(source.period, size))
+    used = spec.stream_lengths
     values = [
         prototype_values(spec.seed, Source(stream, count), spec.distribution, 0, count)
         for stream, count in used.items()
