@@ -108,8 +108,8 @@ def draw_compression(model: str, points: Sequence[Point], beside: tuple[str, Pub
                     where.plot(
                         [x] * len(point.accuracies), point.accuracies, ".", color=style["color"], alpha=0.35
                     )
-                    if name == "PEMN":
-                        _annotate(where, point.setting, x, point.mean)
+                if name == "PEMN":
+                    _annotate(by_rule, point.setting, point.weight_compression_ratio or 0.0, point.mean)
             means = [point.mean for point in shown]
             by_bytes.plot([point.num_bytes for point in shown], means, label=_LABELS[name], **style)
             by_rule.plot([point.weight_compression_ratio or 0.0 for point in shown], means, **style)
