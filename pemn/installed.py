@@ -35,7 +35,9 @@ def call(name: str, what: str, *arguments: object) -> Any:
     except ConfigError:
         raise  # it says what it wants better than we could
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"{what} failed", got=f"{type(error).__name__}: {error}", where=name) from error
+        wanted = f"a callable that takes {arguments}" if isinstance(error, TypeError) else None
+        got = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{what} failed", got=got, wanted=wanted, where=name) from error
 
 
 def _find(name: str) -> Callable[..., object]:

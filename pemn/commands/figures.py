@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import multiprocessing
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -124,7 +125,7 @@ def _train(
     pool = ProcessPoolExecutor(
         min(settings.jobs, max(len(cells), 1)),
         multiprocessing.get_context("spawn"),
-        functools.partial(set_threads, settings.threads, num_processes=settings.jobs),
+        functools.partial(_begin_process, settings.threads, settings.jobs),
     )
     with pool:
         futures = {pool.submit(_run, cell): cell for cell in cells}
@@ -135,9 +136,16 @@ def _train(
             raise ConfigError(
                 "a run was killed", wanted="fewer --jobs, if memory is short; then --resume"
             ) from error
-        except BaseException:
+        except BaseException:  # each run goes on from its last whole epoch
+            for process in multiprocessing.active_children():
+                process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _begin_process(num_threads: int | None, num_processes: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them; the first one ends the others
+    set_threads(num_threads, num_processes=num_processes)
 
 
 def _run(cell: RunSettings) -> PemnError | None:
@@ -145,7 +153,10 @@ def _run(cell: RunSettings) -> PemnError | None:
     cell = cell.model_copy(update={"resume": (cell.run_dir / CHECKPOINT_NAME).exists()})
     text = io.StringIO()
     try:
-        run = Run(cell, Console(file=text, width=200, highlight=False), _load)
+        console = Console(file=text, width=200, highlight=False)
+        run = Run(
+            cell, console, _load, tensorboard=False
+        )  # its queue would be left behind by a process that is ended
         try:
             run.train()
             run.write_results()

@@ -35,6 +35,8 @@ def init(options: argparse.Namespace) -> int:
         raise ConfigError("values", got=options.values, wanted=", ".join(Distribution), where="--values")
     if not 0 <= options.seed < 1 << 64:
         raise ConfigError("seed", got=options.seed, wanted="0 .. 2^64-1", where="--seed")
+    if not 0 < options.kept <= 1:
+        raise ConfigError("share that is kept", got=options.kept, wanted="above 0, at most 1", where="--kept")
     values = WeightInit(Distribution(options.values), PAPER.gain, PAPER.rescale)
     rule, contract = ScoreRule.parse(f"topk:{options.kept}"), _contract(options.input, options.classes)
     module, strategy = build_seeded(options.model, contract, options.seed), Strategy.parse(options.strategy)

@@ -10,6 +10,7 @@ from rich.console import Console
 from pemn.commands.train_settings import BaselineSettings, RunSettings, TrainSettings
 from pemn.commands.training_run import Run
 from pemn.config import resolve
+from pemn.errors import ConfigError
 from pemn.training.device import set_threads
 
 
@@ -29,9 +30,11 @@ def baseline(arguments: Sequence[str]) -> int:
         PemnError: If options, data or files are wrong, or training diverges.
     """
     if arguments and not arguments[0].startswith("-"):
+        if "--how" in arguments:
+            raise ConfigError("what is pruned is given twice", got=f"{arguments[0]} and --how")
         arguments = ["--how", *arguments]
     settings = resolve(
-        BaselineSettings, arguments, prog="pemn baseline", env_prefix="PEMN_BASELINE_"
+        BaselineSettings, arguments, prog="pemn baseline [random|magnitude]", env_prefix="PEMN_BASELINE_"
     ).settings
     return _run(settings)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
 from pemn.distribution import Distribution
@@ -76,6 +76,13 @@ class RunSettings(BaseSettings):
     threads: Positive | None = Field(default=None, description="torch threads; all cores if not given")
     run_dir: Path = Field(description="folder for checkpoints and results")
     resume: bool = Field(default=False, description="go on from the folder's checkpoint, bit for bit")
+
+    @field_validator("run_dir", mode="before")
+    @classmethod
+    def _check_run_dir(cls, value: object) -> object:
+        if value == "":  # an empty variable of a shell; pathlib takes it for the folder that one is in
+            raise ConfigError("empty name of a folder", wanted="a folder for the run", where="--run-dir")
+        return value
 
     @property
     def recipe(self) -> Recipe:

@@ -48,13 +48,22 @@ class Run:
         settings: Of the run.
         console: Where it says how it goes.
         loader: Gives its data.
+        tensorboard: Whether it keeps a TensorBoard log.
 
     Raises:
         PemnError: If options, data or files are wrong.
     """
 
-    def __init__(self, settings: RunSettings, console: Console, loader: Loader = load_split) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        console: Console,
+        loader: Loader = load_split,
+        *,
+        tensorboard: bool = True,
+    ) -> None:
         self._settings, self._folder, self._console = settings, settings.run_dir, console
+        self._tensorboard = tensorboard
         device = choose_device(settings.device)
         self._splits, contract = _load_splits(settings, device, loader)
         self._module = build_seeded(settings.model, contract, settings.seed).to(device)
@@ -82,10 +91,7 @@ class Run:
     def train(self) -> None:
         """Runs the epochs that are left; after each the run is on the disk."""
         recipe, training = self._settings.recipe, self._training
-        try:
-            writer = SummaryWriter(str(self._folder / "tensorboard"), write_to_disk=True)
-        except OSError as error:
-            raise FileError(f"cannot write the TensorBoard log, {error}", where=self._folder) from error
+        log = self._open_log()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._console, disable=not self._console.is_terminal) as bar:
             total = recipe.epochs * training.num_steps
@@ -102,11 +108,12 @@ class Run:
                 self._epochs.append(epoch)
                 self._save()
                 for name in ("loss", _VALIDATION):
-                    if name in epoch:
-                        writer.add_scalar(name, epoch[name], epoch["epoch"])
+                    if log and name in epoch:
+                        log.add_scalar(name, epoch[name], epoch["epoch"])
                 left = (recipe.epochs - training.num_epochs_done) * epoch["seconds"]
                 self._say(_line(epoch, recipe.epochs, left))
-        writer.close()
+        if log:
+            log.close()
 
     def write_results(self) -> dict[str, Any]:
         """Writes the model and the summary, and returns the summary."""
@@ -134,6 +141,14 @@ class Run:
             }
         write_atomic(self._folder / SUMMARY_NAME, (json.dumps(summary, indent=1) + "\n").encode())
         return summary
+
+    def _open_log(self) -> SummaryWriter | None:
+        if not self._tensorboard:
+            return None
+        try:
+            return SummaryWriter(str(self._folder / "tensorboard"), write_to_disk=True)
+        except OSError as error:
+            raise FileError(f"cannot write the TensorBoard log, {error}", where=self._folder) from error
 
     def _go_on(self) -> None:
         """Takes the run up where its checkpoint has it."""
@@ -180,9 +195,13 @@ def _load_splits(
     contract = input_contract(settings.dataset, data)
     order = permutation(child(settings.seed, Purpose.SPLIT), len(data.labels))
     if settings.num_images is not None and settings.num_images > len(order):
-        raise ConfigError("training images", got=settings.num_images, wanted=f"at most {len(order)}")
+        raise ConfigError(
+            "training images", got=settings.num_images, wanted=f"at most {len(order)}", where="--num-images"
+        )
     order = order[: settings.num_images]
     num_held_out = int(len(order) * settings.validation)
+    if settings.validation and len(order) > 1:
+        num_held_out = max(num_held_out, 1)
     splits = {"train": _images(data, np.sort(order[num_held_out:]), contract, device)}
     if num_held_out:
         splits[_VALIDATION] = _images(data, np.sort(order[:num_held_out]), contract, device)

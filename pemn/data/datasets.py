@@ -69,7 +69,7 @@ def load(name: str, data_dir: Path | None, split: Split) -> Dataset:
 
     Raises:
         DataError: If the name is unknown, or files are missing, corrupt or of another layout.
-        ConfigError: If a package that reads the files is not installed, or a function of a package fails.
+        ConfigError: If a package that reads the files is not installed.
     """
     return _find(name).load(data_dir, split)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pemn.data.dataset import Dataset
-from pemn.errors import DataError
+from pemn.errors import ConfigError, DataError
 from pemn.installed import call
 
 
@@ -19,10 +19,12 @@ def load(name: str, data_dir: Path | None, split: str) -> Dataset:
     """Returns one split.
 
     Raises:
-        ConfigError: If the package is missing, or the function fails.
-        DataError: If it returns something else.
+        DataError: If the package is missing, the function fails or returns something else.
     """
-    found = call(name, "data set", split, data_dir)
+    try:
+        found = call(name, "data set", split, data_dir)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
     if not isinstance(found, tuple) or len(found) != 3:
         raise DataError(
             "data set of a package",

@@ -38,7 +38,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             facts = json.loads((file.metadata() or {})[_FACTS])
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (no dictionary)
     except FileNotFoundError as error:
-        raise FileError("no checkpoint to go on from", where=path) from error
+        wanted = "a run of one whole epoch, or no --resume"
+        raise FileError("no checkpoint to go on from", wanted=wanted, where=path) from error
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
         raise FileError(f"damaged checkpoint, {error!r:.200}", where=path) from error
 

@@ -86,7 +86,7 @@ def taken_port() -> Iterator[int]:
         (["--epochs", "10000000000"], CONFIG, "epochs"),
         (["--learning-rate", "1e-50"], CONFIG, "these options make no run: learning rate"),
         (["--learning-rate", "nan"], CONFIG, "learning-rate"),
-        (["--model", "mlp-99999-99999"], CONFIG, "these options make no run: number of weights"),
+        (["--model", "mlp-99999-99999"], CONFIG, "network that no file can hold: number of weights"),
         (["--clients", "2000000"], CONFIG, "clients"),
     ],
 )

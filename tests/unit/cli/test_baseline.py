@@ -123,7 +123,7 @@ def test_the_seed_alone_makes_it(tmp_path: Path) -> None:
         (["--seed", "-1"], "seed: got -1"),
         (["--values", "cauchy"], "values: got cauchy"),
         (["--strategy", "rp:2"], "unknown strategy"),
-        (["--kept", "2"], "topk:2"),
+        (["--kept", "2"], "share that is kept: got 2.0; wanted above 0, at most 1; in --kept"),
         (["--model", "nonsense"], "unknown architecture"),
     ],
 )
@@ -134,3 +134,8 @@ def test_wrong_options_of_init_leave_no_file(
     assert main(["init", "--model", "convmixer-2-16-p2", "-o", str(path), *options]) == 2
     assert told in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_pruned_is_said_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="what is pruned is given twice: got random and --how"):
+        run(tmp_path / "new", "random", "--how", "magnitude", "--compression-ratio", "90")

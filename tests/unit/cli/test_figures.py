@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -188,3 +193,23 @@ def test_the_published_points() -> None:
     ours = PUBLISHED["convmixer-6-256", "cifar10"]
     assert ours.by_strategy["rp:0.001"] == 88.51  # Figure 3 of the paper
     assert ours.pruned["random"][3] == 76.8
+
+
+def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
+    """Long runs: what is left is whole, and nothing but one line is said."""
+    command = [sys.executable, "-m", "pemn.cli", "figures", *SMALL, "--epochs", "4000", "--jobs", "2"]
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    began = time.monotonic()
+    while not list(tmp_path.glob("runs/*/checkpoint.safetensors")):
+        assert time.monotonic() - began < 120
+        assert process.poll() is None
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, "pemn: stopped\n")

@@ -218,3 +218,21 @@ def test_held_out_images_are_no_training_images(tmp_path: Path) -> None:
     assert (len(splits["train"]), len(splits["validation"])) == (240, 60)
     assert not rows["train"] & rows["validation"]
     assert len(splits["test"]) == len(load("digits", None, "test").labels)
+
+
+def test_an_empty_folder_name_is_not_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="empty name of a folder"):
+        train([*SMALL, "--run-dir", ""])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_checkpoint_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match=r"no checkpoint to go on from: wanted .* no --resume"):
+        run(tmp_path / "new", "--resume")
+
+
+def test_a_few_images_leave_one_for_validation(tmp_path: Path) -> None:
+    summary = run(tmp_path, "--num-images", "5", "--epochs", "1")
+    assert summary["num_images"] == 4
+    assert "best_on_validation" in summary["accuracy"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pemn.data.datasets import input_contract, load
-from pemn.errors import ConfigError, DataError
+from pemn.errors import DataError
 
 IMAGES = np.arange(2 * 2 * 3 * 4, dtype=np.uint8).reshape(2, 2, 3, 4)
 LABELS = np.array([1, 0], np.uint8)
@@ -70,7 +70,7 @@ def test_a_function_that_fails_is_one_line(package: ModuleType) -> None:
         raise KeyError("no split")
 
     package.images = images  # type: ignore[attr-defined]
-    with pytest.raises(ConfigError, match="data set failed: got KeyError: 'no split'; in their_data:images"):
+    with pytest.raises(DataError, match="data set failed: got KeyError: 'no split'; in their_data:images"):
         load("their_data:images", None, "train")
-    with pytest.raises(ConfigError, match="missing package: got no module pemn_no_such"):
+    with pytest.raises(DataError, match="missing package: got no module pemn_no_such"):
         load("pemn_no_such:images", None, "train")
