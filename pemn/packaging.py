@@ -12,7 +12,7 @@ from pemn.artifact import Artifact
 from pemn.errors import LocalError
 from pemn.export.skeleton import skeleton
 from pemn.files import write_atomic
-from pemn.rebuild import named_tensors, rebuild
+from pemn.rebuild import rebuild
 from pemn.spec import ModelSpec
 from pemn.training.masked import mask_of, unmask
 
@@ -35,11 +35,10 @@ def package(
     mask = mask_of(module, spec)
     plain = unmask(copy.deepcopy(module)).cpu()
     state = plain.state_dict()
-    for name, weights in named_tensors(
-        spec, rebuild(spec, mask), np.zeros(spec.num_floats, np.float32)
-    ).items():
-        if name in {layer.name for layer in spec.layers} and not np.array_equal(state[name].numpy(), weights):
-            raise LocalError("weights that are not the spec's: the module was masked by another", where=name)
+    rebuilt = np.split(rebuild(spec, mask), np.cumsum(spec.sizes)[:-1])
+    for layer, weights in zip(spec.layers, rebuilt, strict=True):
+        if not np.array_equal(state[layer.name].numpy().ravel(), weights):
+            raise LocalError("weights that are not the spec's: another masked the module", where=layer.name)
     floats = [state[tensor.name].numpy().ravel() for tensor in spec.floats]
     joined = np.concatenate([*floats, np.empty(0, np.float32)]).astype("<f4")
     return Artifact.of(spec, mask, graph or skeleton(plain, spec), provenance, floats=joined.tobytes())

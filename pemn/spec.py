@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pemn.distribution import Distribution
 from pemn.errors import DataError, LocalError
-from pemn.prototype import Source, Strategy, sources, stream_lengths
+from pemn.prototype import Source, Strategy, sources, stream_lengths, unique_values
 
 
 def to_float32(value: float) -> float:
@@ -195,7 +195,7 @@ class ModelSpec:
     @property
     def unique_values(self) -> int:
         """How many generated values the weights are made of."""
-        return sum(self.stream_lengths.values())
+        return unique_values(self.strategy, [layer.shape for layer in self.layers])
 
     @property
     def paper_compression_ratio(self) -> float:

@@ -154,9 +154,8 @@ def _run(cell: RunSettings) -> PemnError | None:
     text = io.StringIO()
     try:
         console = Console(file=text, width=200, highlight=False)
-        run = Run(
-            cell, console, _load, tensorboard=False
-        )  # its queue would be left behind by a process that is ended
+        # No log: its queue would be left behind by a process that is ended.
+        run = Run(cell, console, _load, tensorboard=False)
         try:
             run.train()
             run.write_results()
