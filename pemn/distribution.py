@@ -20,12 +20,12 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.generator import signs, uint16s
+from pemn.generator import uint8s, uint16s
 
-_ONE = np.float16(1.0).view(np.uint16)  # the sign is its highest bit
-
-# In binary32; uint16 u stands for (2 u - 65535) / 65536 of the half width.
-_UNIFORM_STEP = np.float32(np.sqrt(3.0) / 65536)
+# Row b holds, for each of the 8 bits of byte b, -1 where it is set and 1 where it is not.
+_SIGNS_OF_BYTES = 1 - 2 * np.unpackbits(
+    np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"
+).astype(np.float32)
 
 # The upper half of the quantiles (i + 1/2) / 65536 of the normal distribution, rounded to binary16: differences of
 # their 16-bit codes, deflated. They are a constant of the format; tests/unit/core/test_distribution.py says whence.
@@ -55,7 +55,7 @@ class Distribution(StrEnum):
     NORMAL = "normal"
 
 
-def draw(distribution: Distribution, key: int, start: int, count: int) -> NDArray[np.float16]:
+def draw(distribution: Distribution, key: int, start: int, count: int) -> NDArray[np.float32]:
     """Returns values `start .. start + count - 1` of a stream.
 
     Args:
@@ -65,21 +65,32 @@ def draw(distribution: Distribution, key: int, start: int, count: int) -> NDArra
         count: How many.
 
     Returns:
-        float16 [count].
+        float32 [count], each of them a binary16: processors are many times faster with the wider type.
     """
     if distribution is Distribution.SIGNED:
-        return (signs(key, start, count).astype(np.uint16) << 15 | _ONE).view(np.float16)
-    if distribution is Distribution.NORMAL:
-        return normal_table().take(uint16s(key, start, count))
-    odd = 2 * uint16s(key, start, count).astype(np.int32) - 65535
-    return (odd.astype(np.float32) * _UNIFORM_STEP).astype(np.float16)
+        octets = uint8s(key, start // 8, -(-(start + count) // 8) - start // 8)
+        return _SIGNS_OF_BYTES.take(octets, axis=0, mode="clip").reshape(-1)[start % 8 :][:count]
+    table = normal_table() if distribution is Distribution.NORMAL else uniform_table()
+    return table.take(uint16s(key, start, count))
 
 
 @cache
-def normal_table() -> NDArray[np.float16]:
-    """Returns the quantiles (i + 1/2) / 65536 of the normal distribution, float16 [65536], ascending."""
+def uniform_table() -> NDArray[np.float32]:
+    """Returns the values that 0 .. 65535 stand for, float32 [65536], ascending, each of them a binary16.
+
+    Entry u is sqrt(3) * (2 u - 65535) / 65536: the middle of a 65,536th of the range.
+    """
+    step = np.float32(np.sqrt(3.0) / 65536)
+    table = (np.arange(-65535, 65536, 2, dtype=np.float32) * step).astype(np.float16).astype(np.float32)
+    table.setflags(write=False)
+    return table
+
+
+@cache
+def normal_table() -> NDArray[np.float32]:
+    """Returns the quantiles (i + 1/2) / 65536 of the normal distribution, float32 [65536], each of them a binary16."""
     steps = np.frombuffer(zlib.decompress(base64.b85decode(_NORMAL_STEPS)), "<u2")
-    upper = np.cumsum(steps, dtype=np.uint16).view(np.float16)
+    upper = np.cumsum(steps, dtype=np.uint16).view(np.float16).astype(np.float32)
     table = np.concatenate([-upper[::-1], upper])
     table.setflags(write=False)
     return table

@@ -100,17 +100,15 @@ def uint16s(key: int, start: int, count: int) -> NDArray[np.uint16]:
     return halves[start - 4 * first :][:count].astype(np.uint16, copy=False)
 
 
-def signs(key: int, start: int, count: int) -> NDArray[np.bool_]:
-    """Returns random bits, 64 a word, lowest bit first; True means a negative sign.
+def uint8s(key: int, start: int, count: int) -> NDArray[np.uint8]:
+    """Returns 8-bit uniform integers: eight a word, lowest bits first.
 
     Returns:
-        bool [count].
+        uint8 [count].
     """
-    first, last = start // 64, -(-(start + count) // 64)
-    raw = words(key, first, last - first).astype("<u8", copy=False).view(np.uint8)
-    skip = start - 64 * first
-    bits = np.unpackbits(raw[skip // 8 :], bitorder="little", count=skip % 8 + count)[skip % 8 :]
-    return bits.view(np.bool_)
+    first, last = start // 8, -(-(start + count) // 8)
+    octets = words(key, first, last - first).astype("<u8", copy=False).view(np.uint8)
+    return octets[start - 8 * first :][:count]
 
 
 def permutation(key: int, count: int) -> NDArray[np.int64]:

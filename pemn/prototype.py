@@ -124,7 +124,7 @@ def stream_lengths(sources: Sequence[Source], sizes: Sequence[int]) -> dict[int,
 
 def values(
     seed: int, source: Source, distribution: Distribution, start: int, count: int
-) -> NDArray[np.float16]:
+) -> NDArray[np.float32]:
     """Returns values `start .. start + count - 1` of a source; `start + count` is at most `source.period`.
 
     Args:
@@ -135,6 +135,6 @@ def values(
         count: How many.
 
     Returns:
-        float16 [count].
+        float32 [count], each of them a binary16.
     """
     return draw(distribution, child(seed, Purpose.WEIGHTS, source.stream), start, count)

@@ -20,7 +20,7 @@ from pemn.mask import Mask
 from pemn.prototype import Source, values
 from pemn.spec import Layer, ModelSpec
 
-_BLOCK_WEIGHTS = 1 << 17  # 512 KiB of float32 stay in the second-level cache
+_BLOCK_WEIGHTS = 1 << 18  # 1 MiB of float32 fits a cache; shorter blocks make numpy's calls count
 
 # Row b holds, for each of the 8 bits of byte b, all ones or all zeros: what to AND eight weights with.
 _BYTE_MASKS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little").astype(
@@ -63,17 +63,20 @@ def rebuild(spec: ModelSpec, mask: Mask) -> NDArray[np.float32]:
     """
     if mask.sizes != spec.sizes:
         raise LocalError("mask of another network", got=mask.sizes, wanted=spec.sizes)
-    out, prototypes = np.empty(spec.num_params, np.float32), _shared_prototypes(spec)
+    out, prototypes = np.empty(spec.num_params, np.float32), _repeated_prototypes(spec)
     begin, scaled, scaled_by = 0, np.empty(0, np.float32), None
     for index, (layer, source) in enumerate(zip(spec.layers, spec.sources, strict=True)):
-        end, count = begin + layer.size, min(source.period, layer.size)
-        if scaled_by != (source.stream, layer.scale) or scaled.size < count:
-            prototype = prototypes.get(source.stream)
-            if prototype is None:
-                prototype = values(spec.seed, source, spec.distribution, 0, count)
-            scaled, scaled_by = _scaled(prototype, layer), (source.stream, layer.scale)
-        _fill(out[begin:end], _tile(scaled[:count], layer), mask.layer(index))
-        begin = end
+        weights, packed = out[begin : begin + layer.size], mask.layer(index)
+        if source.stream in prototypes:
+            if scaled_by != (source.stream, layer.scale):
+                scaled, scaled_by = _scaled(prototypes[source.stream], layer), (source.stream, layer.scale)
+            _repeat(weights, _tile(scaled[: source.period], layer), packed)
+        else:
+            for at in range(0, layer.size, _BLOCK_WEIGHTS):
+                block = weights[at : at + _BLOCK_WEIGHTS]
+                drawn = values(spec.seed, source, spec.distribution, at, block.size)
+                _select(block, _scaled(drawn, layer), packed[at // 8 :])
+        begin += layer.size
     return out
 
 
@@ -104,38 +107,41 @@ def weights_sha256(weights: NDArray[np.float32]) -> bytes:
     return hashlib.sha256(weights.astype("<f4", copy=False).tobytes()).digest()
 
 
-def _shared_prototypes(spec: ModelSpec) -> dict[int, NDArray[np.float16]]:
-    """Returns the values of the streams that several layers read, as many as the largest of them needs."""
+def _repeated_prototypes(spec: ModelSpec) -> dict[int, NDArray[np.float32]]:
+    """Returns the streams whose values are read more than once, as many values as the largest reader needs."""
     num_readers = Counter(source.stream for source in spec.sources)
+    repeating = {s.stream for s, size in zip(spec.sources, spec.sizes, strict=True) if s.period < size}
     return {
         stream: values(spec.seed, Source(stream, count), spec.distribution, 0, count)
         for stream, count in spec.stream_lengths.items()
-        if num_readers[stream] > 1
+        if num_readers[stream] > 1 or stream in repeating
     }
 
 
-def _scaled(prototype: NDArray[np.float16], layer: Layer) -> NDArray[np.float32]:
-    scaled: NDArray[np.float32] = np.multiply(prototype, np.float32(layer.scale), dtype=np.float32)
-    return scaled
+def _scaled(drawn: NDArray[np.float32], layer: Layer) -> NDArray[np.float32]:
+    return drawn * np.float32(layer.scale)
 
 
-def _tile(scaled: NDArray[np.float32], layer: Layer) -> NDArray[np.uint32]:
-    """Returns the bits of a layer's values, repeated to whole bytes of mask and about a block."""
+def _tile(scaled: NDArray[np.float32], layer: Layer) -> NDArray[np.float32]:
+    """Returns a layer's values, repeated to whole bytes of mask and about a block."""
     if scaled.size < layer.size:
         whole = math.lcm(scaled.size, 8)
         scaled = np.resize(scaled, min(whole * -(-_BLOCK_WEIGHTS // whole), -(-layer.size // 8) * 8))
-    return scaled.view(np.uint32)
+    return scaled[: layer.size]
 
 
-def _fill(out: NDArray[np.float32], tile: NDArray[np.uint32], packed: NDArray[np.uint8]) -> None:
+def _repeat(out: NDArray[np.float32], tile: NDArray[np.float32], packed: NDArray[np.uint8]) -> None:
     """Writes `out[i] = tile[i % len(tile)]` where bit i is set, else +0.0."""
-    bits = out.view(np.uint32)
     for first in range(0, out.size, tile.size):
         for begin in range(first, min(first + tile.size, out.size), _BLOCK_WEIGHTS):
             end = min(begin + _BLOCK_WEIGHTS, first + tile.size, out.size)
-            block, whole = bits[begin:end], (end - begin) // 8 * 8
-            rows = packed[begin // 8 : (begin + whole) // 8]
-            np.take(_BYTE_MASKS, rows, axis=0, out=block[:whole].reshape(-1, 8), mode="clip")
-            if whole < block.size:
-                block[whole:] = _BYTE_MASKS[packed[-1], : block.size - whole]
-            np.bitwise_and(block, tile[begin - first : end - first], out=block)
+            _select(out[begin:end], tile[begin - first : end - first], packed[begin // 8 :])
+
+
+def _select(out: NDArray[np.float32], weights: NDArray[np.float32], packed: NDArray[np.uint8]) -> None:
+    """Writes `out[i] = weights[i]` where bit i is set, else +0.0."""
+    bits, whole = out.view(np.uint32), out.size // 8 * 8
+    np.take(_BYTE_MASKS, packed[: whole // 8], axis=0, out=bits[:whole].reshape(-1, 8), mode="clip")
+    if whole < out.size:
+        bits[whole:] = _BYTE_MASKS[packed[whole // 8], : out.size - whole]
+    np.bitwise_and(bits, weights.view(np.uint32), out=bits)

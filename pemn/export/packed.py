@@ -71,7 +71,9 @@ def _streams(nodes: _Nodes, spec: ModelSpec) -> dict[int, tuple[str, int]]:
         for stream, count in used.items()
     ]
     if spec.distribution is not Distribution.SIGNED:
-        names = nodes.split("values", tensor("pemn.values", np.concatenate(values)), list(used.values()))
+        names = nodes.split(
+            "values", tensor("pemn.values", np.concatenate(values).astype(np.float16)), list(used.values())
+        )
         return dict(zip(used, zip(names, used.values(), strict=True), strict=True))
     packed = [np.packbits(np.signbit(part), bitorder="little") for part in values]
     ends = [nodes.constant(np.array(sign, np.float32)) for sign in (-1, 1)]

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pemn.generator import child, permutation, signs, uint16s, word, words
+from pemn.generator import child, permutation, uint8s, uint16s, word, words
 
 KEY = 0x0123456789ABCDEF
 KEYS = st.integers(0, 2**64 - 1)
@@ -44,9 +44,9 @@ def test_any_slice_of_16_bit_integers(key: int, start: int, count: int) -> None:
 
 
 @given(KEYS, st.integers(0, 300), st.integers(0, 300))
-def test_any_slice_of_signs_are_bits_of_the_words(key: int, start: int, count: int) -> None:
-    wanted = [bool(word(key, i // 64) >> i % 64 & 1) for i in range(start, start + count)]
-    assert signs(key, start, count).tolist() == wanted
+def test_any_slice_of_8_bit_integers(key: int, start: int, count: int) -> None:
+    wanted = [word(key, i // 8) >> 8 * (i % 8) & 0xFF for i in range(start, start + count)]
+    assert uint8s(key, start, count).tolist() == wanted
 
 
 @given(KEYS, st.lists(st.integers(0, 2**64 - 1), max_size=4))

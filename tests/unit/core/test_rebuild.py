@@ -39,7 +39,7 @@ def test_equals_the_definition(
     assert weights.tobytes() == plain.tobytes()  # also tells +0.0 from -0.0
 
 
-@pytest.mark.parametrize("strategy", ["full", "rp:1e-3"])
+@pytest.mark.parametrize("strategy", ["full", "one-layer", "mp", "rp:0.9", "rp:1e-3"])
 def test_layers_longer_than_a_block(strategy: str) -> None:
     spec = model_spec((601, 599), (10, 601), strategy=strategy)
     bits = np.random.default_rng(1).random(spec.num_params) < 0.3
