@@ -103,7 +103,7 @@ def _parser() -> Parser:
         "--strategy", default="rp:1e-2", help="full, one-layer, mp or rp:RATIO (default: rp:1e-2)"
     )
     init.add_argument("--values", default="normal", help="signed, uniform or normal (default: normal)")
-    init.add_argument("--seed", type=int, default=1, help="64-bit seed (default: 1)")
+    init.add_argument("--seed", type=int, default=0, help="64-bit seed (default: 0)")
     init.add_argument(
         "--kept", type=float, default=0.5, metavar="SHARE", help="of each layer's weights (default: 0.5)"
     )

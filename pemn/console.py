@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from pemn.errors import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, ConfigError, PemnError
+from pemn.errors import EXIT_INTERRUPTED, EXIT_PIPE_CLOSED, ConfigError, FileError, PemnError
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,13 +59,16 @@ def run(prog: str, main: Callable[[], int], debug: bool) -> int:
         _complain(prog, "stopped", debug=False)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output, such as `head`, has had enough. Python must not try to write the rest at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it, such as `head`, has had enough
         return EXIT_PIPE_CLOSED
     except PemnError as error:
         _complain(prog, f"error: {error}", debug)
         return error.exit_code
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _drop_output()
+            _complain(prog, "error: no space left where the output goes", debug)
+            return FileError.exit_code
         hint = "" if debug else " (run again with --debug)"
         _complain(prog, f"internal error: {type(error).__name__}: {error}{hint}", debug)
         return PemnError.exit_code
@@ -73,6 +77,11 @@ def run(prog: str, main: Callable[[], int], debug: bool) -> int:
 def printable(text: str) -> str:
     """Returns a foreign text without control characters, which could rewrite what a terminal shows."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _drop_output() -> None:
+    """Keeps Python from trying at its end to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(prog: str, message: str, debug: bool) -> None:

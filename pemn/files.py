@@ -161,8 +161,9 @@ def prepare_run_dir(path: Path) -> None:
         ConfigError: If it is no folder or holds the results of another run.
         FileError: If it cannot be made or written to.
     """
-    if path.exists() and not path.is_dir():
-        raise ConfigError("the run's folder is not a folder", where=path)
+    for part in (path, *path.parents):
+        if part.exists() and not part.is_dir():
+            raise ConfigError("the run's folder is not a folder", where=part)
     for name in (SUMMARY_NAME, LEDGER_NAME):
         if (path / name).exists():
             raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pemn.artifact import Artifact
-from pemn.commands.model_file import read_model_file
+from pemn.commands.model_file import model_file
 from pemn.errors import ConfigError
 from pemn.export.dense import dense
 from pemn.export.packed import packed
@@ -24,10 +24,11 @@ def export(path: Path, form: str, output: Path) -> int:
         ConfigError: If the output is the input.
         FileError: If a file cannot be read or written, or the model is damaged (`MalformedArtifact`).
     """
-    artifact = Artifact.from_bytes(read_model_file(path))
-    if output.exists() and output.samefile(path):
+    if output.exists() and path.exists() and output.samefile(path):
         raise ConfigError("output would replace the model that it is made from", where=output)
-    data = (packed if form == "packed" else dense)(artifact)
+    with model_file(path) as content:
+        artifact = Artifact.from_bytes(content)
+        data = (packed if form == "packed" else dense)(artifact)
     write_atomic(output, data)
     print(f"{output}: {len(data):,} bytes, {form} ONNX of {artifact.model.num_params:,} weights")
     return 0

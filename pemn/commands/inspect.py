@@ -12,7 +12,7 @@ import numpy as np
 
 from pemn import artifact, graph
 from pemn.artifact import Artifact
-from pemn.commands.model_file import read_model_file
+from pemn.commands.model_file import model_file
 from pemn.console import printable
 from pemn.mask import Mask
 from pemn.spec import InputContract
@@ -32,8 +32,8 @@ def inspect(path: Path, *, as_json: bool) -> int:
     Raises:
         FileError: If it cannot be read, or is not such a file (`MalformedArtifact`).
     """
-    data = read_model_file(path)
-    facts = _facts_of_pemn(data) if data.startswith(artifact.MAGIC) else _facts_of_onnx(data)
+    with model_file(path) as data:
+        facts = _facts_of_pemn(data) if data.startswith(artifact.MAGIC) else _facts_of_onnx(data)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:

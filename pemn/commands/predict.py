@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.commands.image_file import read_images
-from pemn.commands.model_file import read_model_file
+from pemn.commands.model_file import model_file
 from pemn.console import printable
 from pemn.data.datasets import load
 from pemn.device import Model
@@ -43,7 +43,8 @@ def predict(
         )
     if count < 1:
         raise ConfigError("--count", got=count, wanted=">= 1")
-    model = Model.load(read_model_file(path))
+    with model_file(path) as data:
+        model = Model.load(data)
     if dataset is None:
         images, names = read_images(files, model.contract.shape)
         _print_table(model, images, names, None)

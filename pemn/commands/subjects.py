@@ -10,12 +10,11 @@ from torch import nn
 
 import pemn
 from pemn.artifact import sizes_in_file
-from pemn.commands.train_settings import DENSE, BaselineSettings, RunSettings, TrainSettings
+from pemn.commands.train_settings import BaselineSettings, RunSettings, TrainSettings, parse_strategy
 from pemn.errors import ConfigError
 from pemn.export.packed import packed
 from pemn.export.skeleton import skeleton
 from pemn.packaging import package
-from pemn.prototype import Strategy
 from pemn.spec import InputContract, ModelSpec
 from pemn.training.masked import mask_model
 from pemn.training.models import describe
@@ -185,9 +184,9 @@ def subject_of(settings: RunSettings, contract: InputContract, module: nn.Module
     if isinstance(settings, BaselineSettings):
         return _pruned(settings, plan(module, settings.rules))
     assert isinstance(settings, TrainSettings)
-    if settings.strategy == DENSE:
+    strategy = parse_strategy(settings.strategy)
+    if strategy is None:
         return Dense()
-    strategy = Strategy.parse(settings.strategy)
     spec = describe(module, settings.model, contract, settings.seed, strategy, settings.init, settings.rules)
     return Masked(spec, ScoreRule.parse(settings.scores))
 
@@ -200,6 +199,10 @@ def _pruned(settings: BaselineSettings, found: Plan) -> Pruned:
         num_bytes = float(settings.size - FLOAT_BYTES * sum(tensor.size for tensor in found.floats))
     else:
         num_bytes = FLOAT_BYTES * total * (1 - (settings.compression_ratio or 0) / 100)
+    if num_bytes >= FLOAT_BYTES * total:
+        got = f"{settings.size:,} bytes" if settings.size else f"{settings.compression_ratio} %"
+        wanted = f"less than the {FLOAT_BYTES * total:,} bytes of weights"
+        raise ConfigError("a pruned network as large as the whole", got=got, wanted=wanted)
     kept = num_kept(num_bytes, settings.positions, total)
     return Pruned(settings.how, settings.positions, settings.seed, found, kept)
 

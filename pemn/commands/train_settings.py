@@ -32,6 +32,21 @@ PLAIN = Recipe(
 )
 """Of no paper: what trains scores of small networks in minutes."""
 
+
+def parse_strategy(text: str) -> Strategy | None:
+    """Returns a strategy, or None for `dense`.
+
+    Raises:
+        ConfigError: If there is no such strategy.
+    """
+    if text == DENSE:
+        return None
+    try:
+        return Strategy.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"{error}, or {DENSE}") from error
+
+
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -169,7 +184,7 @@ class TrainSettings(MaskingSettings):
 
     def identity(self) -> dict[str, Any]:
         """Returns what decides the result, each value in one spelling."""
-        strategy = self.strategy if self.strategy == DENSE else str(Strategy.parse(self.strategy))
+        strategy = str(parse_strategy(self.strategy) or DENSE)
         return {**super().identity(), "strategy": strategy, "scores": str(ScoreRule.parse(self.scores))}
 
     strategy: str = Field(
@@ -236,7 +251,7 @@ class FiguresSettings(MaskingSettings):
         found: list[TrainSettings | BaselineSettings] = []
         for seed in range(self.seed, self.seed + self.num_seeds):
             for strategy in _listed(self.strategies):
-                name = strategy if strategy == DENSE else str(Strategy.parse(strategy))
+                name = str(parse_strategy(strategy) or DENSE)
                 found.append(self._cell(TrainSettings, name, seed, strategy=name))
             for how in _listed(self.baselines):
                 if how not in ("random", "magnitude"):

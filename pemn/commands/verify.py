@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.artifact import Artifact
-from pemn.commands.model_file import read_model_file
+from pemn.artifact import MAGIC, Artifact
+from pemn.commands.model_file import model_file
 from pemn.device.model import Model
 from pemn.errors import ConfigError, MalformedArtifact
 
@@ -21,11 +21,14 @@ def verify(path: Path) -> int:
     Raises:
         FileError: If the file cannot be read, or anything in it is wrong (`MalformedArtifact`).
     """
-    data = read_model_file(path)
-    artifact = Artifact.from_bytes(data)
-    weights = artifact.weights()
-    images = np.random.default_rng(0).integers(0, 256, (_NUM_PROBES, *artifact.model.input.shape), np.uint8)
-    logits, compared = _finite_logits(data, images), _compare(artifact, images)
+    with model_file(path) as data:
+        if not data.startswith(MAGIC):
+            raise MalformedArtifact("not a .pemn file, and no other has hashes to verify")
+        artifact = Artifact.from_bytes(data)
+        weights = artifact.weights()
+        shape = (_NUM_PROBES, *artifact.model.input.shape)
+        images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        logits, compared = _finite_logits(data, images), _compare(artifact, images)
     print(f"checksum of the file          ok   {len(data):,} bytes")
     print(f"mask fits the network         ok   {artifact.mask.num_kept:,} of {weights.size:,} weights kept")
     print(f"ONNX skeleton fits the spec   ok   {len(artifact.model.layers)} masked layers")

@@ -53,7 +53,8 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
-        raise DataError("unreadable folder", got=error.strerror, where=folder) from error
+        wanted = "train/CLASS/* and test/CLASS/*, image files"
+        raise DataError("unreadable folder", got=error.strerror, wanted=wanted, where=folder) from error
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 
@@ -61,6 +61,8 @@ def read_rgb(file: Path | BinaryIO, side: int) -> NDArray[np.uint8]:
                 opaque = image.convert("RGBA") if "transparency" in image.info else image
                 rgb = opaque.convert("RGB").resize((side, side), Image.Resampling.BILINEAR)
                 return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1))
+    except UnidentifiedImageError as error:  # its text is about our own objects
+        raise ValueError("none of " + ", ".join(_FORMATS)) from error
     except Exception as error:  # Pillow's decoders do not say what they raise
         raise ValueError(f"not an image ({error})") from error
     raise ValueError(f"pixels of mode {mode}")

@@ -41,7 +41,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         wanted = "a run of one whole epoch, or no --resume"
         raise FileError("no checkpoint to go on from", wanted=wanted, where=path) from error
     except (OSError, KeyError, ValueError, safetensors.SafetensorError) as error:
-        raise FileError(f"damaged checkpoint, {error!r:.200}", where=path) from error
+        raise FileError(f"damaged checkpoint, {type(error).__name__}: {error!s:.200}", where=path) from error
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

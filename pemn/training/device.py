@@ -25,10 +25,17 @@ def set_threads(num_threads: int | None, *, num_processes: int) -> None:
 def choose_device(name: str) -> torch.device:
     """Returns the device for `auto`, `cpu` or `cuda`.
 
+    Of CUDA's kernels torch then takes, in all of the process, those that repeat their results.
+
     Raises:
         ConfigError: If CUDA is asked for and not there.
     """
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise ConfigError("device", got="cuda", wanted="auto or cpu: torch finds no CUDA device here")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+    if not has_cuda or name == "cpu":
+        return torch.device("cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when its first matrix product is made
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)  # an operator that has no such kernel says so
+    return torch.device("cuda")

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from pemn.errors import ConfigError
 
 PATTERN = re.compile(r"cnn((?:-(?:[2-9]|[1-9][0-9]{1,4}))+)")  # a single channel would be normalised away
-NAMES = "cnn-C1-C2-... with widths 2 .. 99999, such as cnn-64-128-128"
+NAMES = "cnn-C1-C2-..."
+DETAILS = "widths 2 .. 99999, such as cnn-64-128-128"
 
 _NUM_GROUPS = 8
 _NUM_STRIDED = 2

@@ -20,6 +20,7 @@ from pemn.errors import ConfigError
 
 PATTERN = re.compile(r"conv-(4|6|8|10)")
 NAMES = "conv-4, conv-6, conv-8 or conv-10"
+DETAILS = ""
 
 _FILTERS = (64, 128, 256, 512, 512)
 _HIDDEN = (256, 256)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from pemn.training.networks.patches import patch_grid
 
 PATTERN = re.compile(r"convmixer-([1-9][0-9]?)-([1-9][0-9]{0,3})(?:-p([1-9][0-9]?))?")
-NAMES = "convmixer-D-W or convmixer-D-W-pP with depth D 1 .. 99, width W 1 .. 9999, such as convmixer-6-256"
+NAMES = "convmixer-D-W or convmixer-D-W-pP"
+DETAILS = "depth D 1 .. 99, width W 1 .. 9999, patches of P pixels, such as convmixer-6-256"
 
 _PATCH = 2
 _KERNEL = 5

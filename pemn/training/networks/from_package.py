@@ -10,7 +10,8 @@ from pemn.errors import ConfigError
 from pemn.installed import PATTERN as PATTERN
 from pemn.installed import call
 
-NAMES = "PKG:FACTORY, such as my_models.small:resnet, called with (channels, height, width) and the classes"
+NAMES = "PKG:FACTORY"
+DETAILS = "such as my_models.small:resnet, called with (channels, height, width) and the classes"
 
 
 def make(name: re.Match[str], input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

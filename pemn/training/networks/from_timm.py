@@ -12,7 +12,8 @@ from pemn.errors import ConfigError
 
 # Without a scheme or a path: timm would download `hf-hub:...` and read `local-dir:...`.
 PATTERN = re.compile(r"timm:([A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*)")
-NAMES = "timm:NAME, such as timm:vit_tiny_patch16_224"
+NAMES = "timm:NAME"
+DETAILS = "such as timm:vit_tiny_patch16_224"
 
 
 def make(name: re.Match[str], input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -12,7 +12,8 @@ from collections import OrderedDict
 from torch import nn
 
 PATTERN = re.compile(r"mlp((?:-(?:[2-9]|[1-9][0-9]{1,4}))+)")  # a single value would be normalised away
-NAMES = "mlp-W1-W2-... with widths 2 .. 99999, such as mlp-256-256"
+NAMES = "mlp-W1-W2-..."
+DETAILS = "widths 2 .. 99999, such as mlp-256-256"
 
 
 def make(name: re.Match[str], input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

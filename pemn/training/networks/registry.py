@@ -18,10 +18,12 @@ class Family(Protocol):
     Attributes:
         PATTERN: Matches the family's names, whole; ASCII only.
         NAMES: What they look like, for people.
+        DETAILS: What else is to be known of them, or nothing.
     """
 
     PATTERN: re.Pattern[str]
     NAMES: str
+    DETAILS: str
 
     def make(self, name: re.Match[str], input_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Returns the network of a name that `PATTERN` has matched; see `build`."""
@@ -38,7 +40,7 @@ def build(architecture: str, input_shape: tuple[int, int, int], num_classes: int
     somebody else has chosen.
 
     Args:
-        architecture: A family's name, such as `convmixer-6-256`; an error lists them all.
+        architecture: A family's name, such as `convmixer-6-256`; an error lists them.
         input_shape: (channels, height, width) of one image.
         num_classes: Number of outputs.
 
@@ -55,8 +57,11 @@ def build(architecture: str, input_shape: tuple[int, int, int], num_classes: int
     for family in _FAMILIES:
         if name := family.PATTERN.fullmatch(architecture):
             return family.make(name, input_shape, num_classes)
-    raise ConfigError(
-        "unknown architecture",
-        got=repr(architecture),
-        wanted="one of: " + "; ".join(family.NAMES for family in _FAMILIES),
-    )
+    stem = re.split("[-:]", architecture)[0]
+    meant = [f for f in _FAMILIES if re.split("[-:]", f.NAMES)[0] == stem]
+    wanted = "; ".join(filter(None, (meant[0].NAMES, meant[0].DETAILS))) if meant else _all_names()
+    raise ConfigError("unknown architecture", got=repr(architecture), wanted=wanted)
+
+
+def _all_names() -> str:
+    return "; ".join(family.NAMES for family in _FAMILIES)

@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 PATTERN = re.compile(r"resnet-(20|32|44|56|110)")
 NAMES = "resnet-20, resnet-32, resnet-44, resnet-56 or resnet-110"
+DETAILS = ""
 
 _CHANNELS = (16, 32, 64)
 

@@ -22,7 +22,8 @@ from pemn.training.networks.patches import patch_grid
 PATTERN = re.compile(
     r"vit-([1-9][0-9]?)-([2-9]|[1-9][0-9]{1,3})"
 )  # a single channel would be normalised away
-NAMES = "vit-D-W with depth D 1 .. 99, width W 2 .. 9999, such as vit-6-256"
+NAMES = "vit-D-W"
+DETAILS = "depth D 1 .. 99, width W 2 .. 9999, such as vit-6-256"
 
 _PATCH = 4
 _HEADS = 8

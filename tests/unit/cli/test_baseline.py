@@ -68,6 +68,8 @@ def test_one_size_is_wanted(options: list[str], tmp_path: Path) -> None:
 def test_a_size_that_nothing_fits_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="size of a pruned network"):
         run(tmp_path / "new", "random", "--size", "10")
+    with pytest.raises(ConfigError, match="as large as the whole: got 1,000,000 bytes; wanted less than"):
+        run(tmp_path / "new", "random", "--size", "1000000")
     assert not (tmp_path / "new").exists()
 
 

@@ -105,7 +105,9 @@ def test_verify(model: Path, capsys: Capture) -> None:
     model.write_bytes(damaged)
     assert "cut off or damaged" in fails(capsys, 7, "verify", model)
     model.write_bytes(make_file("dense"))
-    assert "not a .pemn file" in fails(capsys, 7, "verify", model)
+    text = fails(capsys, 7, "verify", model)
+    assert "not a .pemn file, and no other has hashes" in text
+    assert str(model) in text
 
 
 @pytest.mark.parametrize("form", ["pemn", "packed", "dense"])
@@ -242,7 +244,7 @@ def test_predict_refuses_what_does_not_fit(
         ("float.npy", "images do not fit the network: got float64"),
         ("many.npy", "got several arrays"),
         ("object.npy", "not an .npy file"),
-        ("text.png", "unreadable image"),
+        ("text.png", "unreadable image: got none of PNG, JPEG, BMP, WEBP"),
     ):
         assert complaint in fails(capsys, 3, "predict", model, tmp_path / name)
     assert "cannot read image" in fails(capsys, 7, "predict", model, tmp_path / "absent.npy")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -91,3 +92,11 @@ def test_complaints_about_arguments_are_errors() -> None:
 def test_foreign_texts_cannot_move_the_cursor() -> None:
     assert printable("Grüße, 猫") == "Grüße, 猫"
     assert printable("a\x1b[2Jb\nc\u202e") == "a\\x1b[2Jb\\nc\\u202e"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_a_full_disk_is_the_users_to_mend() -> None:
+    program = "import sys\nfrom pemn.console import run\nsys.exit(run('prog', lambda: print('text') or 0, debug=False))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (7, "prog: error: no space left where the output goes\n")

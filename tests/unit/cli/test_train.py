@@ -136,7 +136,7 @@ def test_a_checkpoint_that_is_none_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--strategy", "rp:2"], "unknown strategy"),
+        (["--strategy", "rp:2"], "unknown strategy: got 'rp:2'; wanted full, .*RATIO <= 1, or dense"),
         (["--scores", "topk:0"], "unknown score rule"),
         (["--model", "resnet-7"], "resnet"),
         (["--num-images", "100000"], "training images: got 100000; wanted at most"),

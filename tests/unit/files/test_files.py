@@ -154,5 +154,5 @@ def test_a_run_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="not a folder"):
         prepare_run_dir(tmp_path / "file")
-    with pytest.raises(FileError, match="not a directory"):
+    with pytest.raises(ConfigError, match=r"not a folder: in .*/file$"):
         prepare_run_dir(tmp_path / "file" / "below")
