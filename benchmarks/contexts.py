@@ -24,7 +24,7 @@ from pemn.codec.model import ContextModel
 from pemn.federation.flips import Draw, draw_flips
 from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import Levels
-from pemn.methods.mask import MaskServer, ServerState, Vote
+from pemn.methods import Server, ServerState, Vote
 from pemn.training.device import set_threads
 from pemn_client.trainer import TrainerFactory
 from pemn_server.plan import make_plan
@@ -132,17 +132,17 @@ def moves(
 def run(options: RunOptions, rounds: Sequence[int]) -> Iterator[Row]:
     """Trains, and yields a row for each of `rounds`, what is coded and set of contexts."""
     spec = make_plan(options).spec
-    server, make_trainer = MaskServer.of(spec), TrainerFactory(options.dataset, options.data_dir)
+    server, make_trainer = Server.of(spec), TrainerFactory(options.dataset, options.data_dir)
     trainers = [make_trainer(spec, slot) for slot in range(options.num_slots)]
-    levels, state = server.levels, server.start()
+    levels, state = Levels.of(server.spec), server.start()
     while state.public.round < max(rounds):
         round_ = state.public.round + 1
         ballot, costs, first = server.open(), [], np.empty(0, np.int64)
         for slot, trainer in enumerate(trainers):
-            trained, metrics = trainer.train(levels.at(state.public.k), round_)
-            draw = Draw(levels, state.public.k, round_, slot)
+            trained, metrics = trainer.train(levels.at(state.public.values), round_)
+            draw = Draw(levels, state.public.values, round_, slot)
             flips = draw_flips(trained, draw)
-            ballot.add(Vote(flips, metrics))
+            ballot.add(Vote(slot, round_, flips, metrics))
             if round_ in rounds:
                 flipped = unpack(flips.mask, 0, levels.num_params)
                 costs.append(dict(votes(levels, draw, flipped)))
@@ -153,7 +153,7 @@ def run(options: RunOptions, rounds: Sequence[int]) -> Iterator[Row]:
         if round_ in rounds:
             mean = {name: float(np.mean([cost[name] for cost in costs])) for name in costs[0]}
             yield from rows(round_, "vote", mean, levels.num_params)
-            broadcast = dict(moves(levels, state.public.k, after.public.k, first))
+            broadcast = dict(moves(levels, state.public.values, after.public.values, first))
             yield from rows(round_, "moves", broadcast, levels.num_params)
         state = after
         print(f"round {round_} of {max(rounds)}", file=sys.stderr)

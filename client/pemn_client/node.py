@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pemn.errors import MalformedFrame, MissingSpec, OutOfSync
 from pemn.federation.public import PublicState
-from pemn.methods.mask import MaskClient, Trainer
+from pemn.methods import Client, Trainer
 from pemn.wire.messages import Broadcast, Content, Failure
 from pemn.wire.spec import Spec
 from pemn_client.store import Store
@@ -23,7 +23,7 @@ TRAIN, QUERY = "train", "query"
 class _Run:
     """A run that this client takes part in."""
 
-    client: MaskClient
+    client: Client
     trainer: Trainer
 
 
@@ -71,7 +71,7 @@ class Node:
                 metrics.num_images,
                 metrics.loss_milli / 1000,
                 metrics.train_ms / 1000,
-                len(update.flips),
+                len(update.vote),
             )
             return Content(update=update)
         return Content(ack=run.client.acknowledge(state))
@@ -102,4 +102,4 @@ class Node:
         return self._enter(spec), None
 
     def _enter(self, spec: Spec) -> _Run:
-        return _Run(MaskClient.of(spec, self._slot), self._make_trainer(spec, self._slot))
+        return _Run(Client.of(spec, self._slot), self._make_trainer(spec, self._slot))

@@ -71,7 +71,7 @@ class MemoryStore:
         """See `Store`."""
         shared = self._shared.get((spec.run_id, state.round))
         if shared is None or not np.array_equal(
-            shared.k, state.k
+            shared.values, state.values
         ):  # a server that went back learns something else
             self._shared[spec.run_id, state.round] = shared = state
         self._state = shared
@@ -137,7 +137,7 @@ class FileStore:
 
     def save_state(self, spec: Spec, state: PublicState) -> None:
         """See `Store`."""
-        body = _MAGIC + _HEAD.pack(spec.run_id, state.round) + state.k.tobytes()
+        body = _MAGIC + _HEAD.pack(spec.run_id, state.round) + state.values.tobytes()
         write_atomic(self._folder / "state.bin", body + hashlib.sha256(body).digest(), mode=0o600)
 
     def _load_state(self, spec: Spec) -> PublicState | None:

@@ -15,7 +15,7 @@ from pemn.data.datasets import load
 from pemn.data.partition import shards
 from pemn.errors import DataError, WrongSpec
 from pemn.installed import is_installed
-from pemn.methods.mask import Trainer
+from pemn.methods import Trainer
 from pemn.partition import Partition
 from pemn.training.device import choose_device
 from pemn.training.local import MaskTrainer

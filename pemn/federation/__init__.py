@@ -1,4 +1,4 @@
 """The round as pure functions of integers: public state, dither, flips, tally, moves.
 
-Nothing here knows a socket, a file or a clock; `pemn.methods.mask` puts the pieces together.
+Nothing here knows a socket, a file or a clock; `pemn.methods` puts the pieces together.
 """

@@ -21,7 +21,7 @@ from pemn.codec import Decisions, Reader, encode
 from pemn.codec.bits import pack, unpack
 from pemn.federation.contexts import flip_contexts, flip_shape
 from pemn.federation.levels import Levels, dither
-from pemn.wire.limits import FLIPS_HASH_BYTES
+from pemn.wire.limits import VOTE_HASH_BYTES
 
 _BLOCK_WEIGHTS = 1 << 16  # what is computed on the way stays in the cache; a multiple of 8
 
@@ -72,7 +72,7 @@ class Flips:
         """
         digest = hashlib.sha256(b"pemn flips" + state_hash + struct.pack("<I", self.draw.slot))
         digest.update(np.ascontiguousarray(self.mask).data)
-        return digest.digest()[:FLIPS_HASH_BYTES]
+        return digest.digest()[:VOTE_HASH_BYTES]
 
 
 def draw_flips(trained: NDArray[np.uint16], draw: Draw) -> Flips:

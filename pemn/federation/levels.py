@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pemn.federation.fast import kernels
 from pemn.federation.groups import LayerGroups
 from pemn.generator import Purpose, child, uint16s
+from pemn.mask import Mask
 from pemn.wire.spec import MaskProtocol, Spec
 
 ONE = 65536
@@ -113,6 +114,10 @@ class Levels:
             draws = start_draws(self.seed, first + begin, first + begin + part.size)
             add_steps(take(self._table, draws), part, self.protocol.step, out)
         return q
+
+    def mask(self, k: NDArray[np.int8]) -> Mask:
+        """Returns the mask that everybody with a public state shares: the weights that are rather kept than not."""
+        return Mask.from_bits(self.at(k) > HALF, self.sizes)
 
     @cached_property
     def _table(self) -> NDArray[np.uint16]:

@@ -53,7 +53,7 @@ class MaskTrainer:
         self._labels = torch.from_numpy(labels).to(device)
 
     def train(self, q: NDArray[np.uint16], round_: int) -> tuple[NDArray[np.uint16], Metrics]:
-        """Trains one round; see `pemn.methods.mask.Trainer`."""
+        """Trains one round; see `pemn.methods.method.Trainer`."""
         began = time.monotonic()
         start = q.astype(np.float64) / ONE
         scores = torch.from_numpy(np.log(start / (1 - start)).astype(np.float32)).to(self._device)

@@ -46,7 +46,7 @@ STRUCTURE_BYTES = 16
 
 STATE_HASH_BYTES = 16
 SHA256_BYTES = 32
-FLIPS_HASH_BYTES = 8
+VOTE_HASH_BYTES = 8
 CHECK_BYTES = 8
 """Of the hash that ends a content."""
 

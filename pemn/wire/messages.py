@@ -30,14 +30,14 @@ class Broadcast:
         base_round: What the receiver must have; 0 is the state that follows from the spec alone.
         round: What it has afterwards, >= base_round.
         state_hash: 16 bytes, of the state afterwards.
-        moves: Coded moves (`pemn.federation.moves`); empty if nothing moved.
+        change: As the method codes it (of `mask`: `pemn.federation.moves`); empty if nothing changed.
     """
 
     run_id: int
     base_round: int
     round: int
     state_hash: bytes
-    moves: bytes
+    change: bytes
 
     def to_proto(self) -> pb.Broadcast:
         """Returns the protobuf form."""
@@ -46,7 +46,7 @@ class Broadcast:
             base_round=self.base_round,
             round=self.round,
             state_hash=self.state_hash,
-            moves=self.moves,
+            change=self.change,
         )
 
     @classmethod
@@ -58,10 +58,10 @@ class Broadcast:
         """
         check_round(proto.round)
         check(proto.base_round <= proto.round, "base round", got=proto.base_round, wanted=f"<= {proto.round}")
-        moves = proto.moves  # every access is another copy
-        check(not (moves and proto.base_round == proto.round), "moves from a round to itself")
+        change = proto.change  # every access is another copy
+        check(not (change and proto.base_round == proto.round), "change from a round to itself")
         check_hash(proto.state_hash, limits.STATE_HASH_BYTES, "state hash")
-        return cls(proto.run_id, proto.base_round, proto.round, proto.state_hash, moves)
+        return cls(proto.run_id, proto.base_round, proto.round, proto.state_hash, change)
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Update:
         round: Which round it votes in.
         slot: Who votes.
         state_hash: 16 bytes, of the public state that it was trained from.
-        flips: Coded flip mask (`pemn.federation.flips`).
-        flips_hash: 8 bytes, of the flip mask that they decode to.
+        vote: As the method codes it (of `mask`: `pemn.federation.flips`).
+        vote_hash: 8 bytes, of what the coded vote says.
         metrics: About its work.
     """
 
@@ -97,8 +97,8 @@ class Update:
     round: int
     slot: int
     state_hash: bytes
-    flips: bytes
-    flips_hash: bytes
+    vote: bytes
+    vote_hash: bytes
     metrics: Metrics
 
     def to_proto(self) -> pb.Update:
@@ -113,8 +113,8 @@ class Update:
             round=self.round,
             slot=self.slot,
             state_hash=self.state_hash,
-            flips=self.flips,
-            flips_hash=self.flips_hash,
+            vote=self.vote,
+            vote_hash=self.vote_hash,
             metrics=metrics,
         )
 
@@ -128,12 +128,12 @@ class Update:
         check_round(proto.round)
         check(proto.slot < limits.MAX_SLOTS, "slot", got=proto.slot)
         check_hash(proto.state_hash, limits.STATE_HASH_BYTES, "state hash")
-        flips = proto.flips  # every access is another copy
-        check(len(flips) > 0, "update without flips")
-        check_hash(proto.flips_hash, limits.FLIPS_HASH_BYTES, "hash of the flips")
+        vote = proto.vote  # every access is another copy
+        check(len(vote) > 0, "update without a vote")
+        check_hash(proto.vote_hash, limits.VOTE_HASH_BYTES, "hash of the vote")
         check(proto.HasField("metrics"), "update without metrics")
         metrics = Metrics(proto.metrics.num_images, proto.metrics.loss_milli, proto.metrics.train_ms)
-        return cls(proto.run_id, proto.round, proto.slot, proto.state_hash, flips, proto.flips_hash, metrics)
+        return cls(proto.run_id, proto.round, proto.slot, proto.state_hash, vote, proto.vote_hash, metrics)
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 from pemn.data.datasets import input_contract, load
 from pemn.errors import ConfigError, RemoteError
 from pemn.federation.levels import ONE, normal_start_levels
-from pemn.mask import Mask
 from pemn.partition import Partition
 from pemn.prototype import Strategy
-from pemn.rebuild import rebuild
 from pemn.spec import to_float32
 from pemn.training.local import accuracy
 from pemn.training.models import model_spec
@@ -39,11 +37,15 @@ class Plan:
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
 
-    def accuracy(self, mask: Mask) -> float:
-        """Returns the share of the test images that a model classifies rightly."""
+    def accuracy(self, weights: NDArray[np.float32]) -> float:
+        """Returns the share of the test images that a model classifies rightly.
+
+        Args:
+            weights: float32 [n], layer after layer.
+        """
         model = self.spec.model
         module = build(model.architecture, model.input.shape, model.num_classes)
-        return accuracy(module, model, rebuild(model, mask), self.images, self.labels)
+        return accuracy(module, model, weights, self.images, self.labels)
 
 
 def make_plan(options: RunOptions) -> Plan:

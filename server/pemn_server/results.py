@@ -40,7 +40,7 @@ def write_results(
         FileError: If a file cannot be written; those before it are whole.
     """
     model = spec.model
-    mask = outcome.state.public.mask(Levels.of(spec))
+    mask = Levels.of(spec).mask(outcome.state.public.values)
     module = build(model.architecture, model.input.shape, model.num_classes)
     graph = skeleton(module, model)
     provenance = {

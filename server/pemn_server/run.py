@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pemn.errors import (
     MalformedFrame,
     MissingSpec,
@@ -16,8 +19,7 @@ from pemn.errors import (
     every_error,
 )
 from pemn.ledger import Entry
-from pemn.mask import Mask
-from pemn.methods.mask import Ballot, MaskServer, ServerState
+from pemn.methods import Ballot, Server, ServerState
 from pemn.wire.messages import Ack, Content, Update
 from pemn.wire.spec import Spec
 from pemn_server.flower import Answer, Fleet
@@ -61,7 +63,7 @@ class Federation:
         min_clients: Votes without which no round is closed.
         round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
-        accuracy: Of a mask, on the test split.
+        accuracy: Of weights, float32 [n], on the test split.
         progress: For a person.
         keep: Called with the ledger's entries of every round.
     """
@@ -75,7 +77,7 @@ class Federation:
         min_clients: int,
         round_timeout_s: float | None,
         wait_timeout_s: float | None,
-        accuracy: Callable[[Mask], float],
+        accuracy: Callable[[NDArray[np.float32]], float],
         progress: Progress,
         keep: Callable[[list[Entry]], None],
     ) -> None:
@@ -83,7 +85,7 @@ class Federation:
         self._num_rounds, self._min_clients = num_rounds, min_clients
         self._round_timeout_s, self._wait_timeout_s = round_timeout_s, wait_timeout_s
         self._accuracy = accuracy
-        self._server = MaskServer.of(spec)
+        self._server = Server.of(spec)
 
     def run(self) -> Outcome:
         """Runs all rounds and the final broadcast.
@@ -218,7 +220,7 @@ class Federation:
 
     def _book(self, outcome: Outcome, ballot: Ballot, num_asked: int) -> None:
         now = outcome.state.public.round
-        outcome.accuracies.append(self._accuracy(self._server.mask(outcome.state)))
+        outcome.accuracies.append(self._accuracy(self._server.method.weights(outcome.state.public)))
         outcome.num_votes.append(len(ballot))
         outcome.images |= {slot: metrics.num_images for slot, metrics in ballot.metrics.items()}
         entries = self._fleet.close_round(now)

@@ -45,12 +45,12 @@ def updates_of(run: Run) -> dict[tuple[int, int], Update]:
 def states_of(run: Run) -> dict[int, PublicState]:
     """Replays every broadcast of slot 0 from the document's definition."""
     spec = spec_of(run)
-    levels, state = Levels.of(spec), PublicState.start(spec.model.num_params)
+    levels, state = Levels.of(spec), PublicState(0, np.zeros(spec.model.num_params, np.int8))
     states = {0: state}
     for traffic in run.traffic:
         message = traffic.content.broadcast
         if traffic.slot == 0 and message is not None and message.round > state.round:
-            state = PublicState(message.round, decode_moves(message.moves, state.k, levels))
+            state = PublicState(message.round, decode_moves(message.change, state.values, levels))
             states[message.round] = state
     return states
 
@@ -86,17 +86,18 @@ def test_only_masks_travel_after_the_spec(run: Run) -> None:
         for kind in num_bytes_by_kind(traffic.data):
             seen[kind] += 1
         if update := content.update:
-            draw = Draw(levels, states[update.round - 1].k, update.round, update.slot)
-            flips = decode_flips(update.flips, draw)
-            assert encode_flips(flips) == update.flips
-            assert flips.hash(update.state_hash) == update.flips_hash
+            draw = Draw(levels, states[update.round - 1].values, update.round, update.slot)
+            flips = decode_flips(update.vote, draw)
+            assert encode_flips(flips) == update.vote
+            assert flips.hash(update.state_hash) == update.vote_hash
             assert len(encoded_metrics(update.metrics)) <= 64
             assert_integers_and_bytes(update)
         if broadcast := content.broadcast:
-            if broadcast.moves:
-                base = states[broadcast.base_round].k
+            if broadcast.change:
+                base = states[broadcast.base_round].values
                 assert (
-                    encode_moves(base, decode_moves(broadcast.moves, base, levels), levels) == broadcast.moves
+                    encode_moves(base, decode_moves(broadcast.change, base, levels), levels)
+                    == broadcast.change
                 )
             assert_integers_and_bytes(broadcast)
         if ack := content.ack:
@@ -216,9 +217,9 @@ def test_all_engines_send_the_same_masks(runs: dict[str, Run]) -> None:
     first, *others = [updates_of(run) for run in runs.values()]
     assert len(first) == NUM_CLIENTS * OPTIONS["rounds"]
     for other in others:
-        assert {key: u.flips for key, u in first.items()} == {key: u.flips for key, u in other.items()}
+        assert {key: u.vote for key, u in first.items()} == {key: u.vote for key, u in other.items()}
     moves = [
-        [t.content.broadcast.moves for t in run.traffic if t.slot == 0 and t.content.broadcast]
+        [t.content.broadcast.change for t in run.traffic if t.slot == 0 and t.content.broadcast]
         for run in runs.values()
     ]
     assert all(v == moves[0] for v in moves)

@@ -31,7 +31,7 @@ def seeds() -> Iterator[tuple[str, bytes]]:
         else:
             yield "content", inside
             proto = read(frame, inside)
-            for coded in (proto.update.flips, proto.broadcast.moves):
+            for coded in (proto.update.vote, proto.broadcast.change):
                 yield "sequence", b"\0\x32\0" + coded
     for name, code in (("flips", flips_code()), ("moves", moves_code()), ("mask", mask_code())):
         for share in _SHARES:

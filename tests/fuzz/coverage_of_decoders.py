@@ -38,7 +38,7 @@ DECODERS: dict[str, tuple[str, ...]] = {
     "pemn.federation.flips": ("Draw", "Flips.hash", "decode_flips"),
     "pemn.federation.moves": ("decode_moves",),
     "pemn.federation.release": ("decode_mask", "_Contexts"),
-    "pemn.federation.public": ("PublicState.start", "PublicState.hash", "apply"),
+    "pemn.federation.public": ("PublicState.hash",),
     "pemn.wire.checks": ("check", "check_text", "check_hash", "check_round", "parse"),
     "pemn.wire.scan": ("scan", "_walk", "_read_varint"),
     "pemn.wire.messages": (

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from pemn.artifact import Artifact
 from pemn.errors import MalformedArtifact, MalformedFrame, RemoteError, every_error
-from pemn.federation import public
 from pemn.federation.flips import Draw, encode_flips
+from pemn.federation.levels import Levels
 from pemn.federation.public import PublicState
-from pemn.methods.mask import MaskClient, MaskServer, ServerState, Trainer
-from pemn.methods.mask.ballot import Vote
+from pemn.methods import Client, Server, ServerState, Trainer
+from pemn.methods.ballot import Vote
 from pemn.wire.limits import SHA256_BYTES, max_answer_bytes, max_task_bytes
-from pemn.wire.messages import Content, Metrics, Update, decode, encode
+from pemn.wire.messages import Broadcast, Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
 from pemn.wire.v1 import messages_pb2 as pb
 from pemn_client.node import QUERY, Node
@@ -80,18 +80,18 @@ class CountedVote:
     vote: Vote
 
     def canonical(self) -> bytes:
-        update, flips = self.update, self.vote.flips
+        update, flips = self.update, self.vote.content
         again = replace(
             update,
-            flips=encode_flips(flips),
-            flips_hash=flips.hash(update.state_hash),
+            vote=encode_flips(flips),
+            vote_hash=flips.hash(update.state_hash),
             metrics=self.vote.metrics,
         )
         return encode(Content(update=again))
 
     def meaning(self) -> bytes:
-        flips = self.vote.flips
-        said = replace(self.update, flips=b"", flips_hash=b"")
+        flips = self.vote.content
+        said = replace(self.update, vote=b"", vote_hash=b"")
         return _hash(said, flips.mask.tobytes())
 
 
@@ -100,19 +100,20 @@ class AppliedTask:
     """A broadcast that was applied, with the spec that may have come with it."""
 
     content: Content
-    client: MaskClient
+    client: Client
     base: PublicState
     after: PublicState
 
     def canonical(self) -> bytes:
-        run_id, levels = self.client.spec.run_id, self.client.levels
-        again = public.broadcast(run_id, levels, self.base, self.after)
+        run_id, after = self.client.spec.run_id, self.after
+        change = self.client.method.encode_change(self.base, after, ())
+        again = Broadcast(run_id, self.base.round, after.round, after.hash(run_id), change)
         return encode(replace(self.content, broadcast=again))
 
     def meaning(self) -> bytes:
         assert self.content.broadcast is not None
-        said = replace(self.content, broadcast=replace(self.content.broadcast, moves=b""))
-        return _hash(said, self.after.k.tobytes())
+        said = replace(self.content, broadcast=replace(self.content.broadcast, change=b""))
+        return _hash(said, self.after.values.tobytes())
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class ServerEnd:
         weights: Hash of the weights of `state`.
     """
 
-    server: MaskServer
+    server: Server
     state: ServerState
     slot: int
     weights: bytes
@@ -139,7 +140,7 @@ class ServerEnd:
     def draw(self, round_: int) -> Draw | None:
         """Returns what a vote of this round is read with, if the server still knows."""
         base = self.state.at(round_ - 1)
-        return None if base is None else Draw(self.server.levels, base.k, round_, self.slot)
+        return None if base is None else Draw(Levels.of(self.server.spec), base.values, round_, self.slot)
 
     def take(self, data: bytes) -> Taken:
         content = _decode(data, max_answer_bytes(self.num_params))
@@ -167,7 +168,7 @@ class ClientEnd:
 
     slot: int
     known: int
-    client: MaskClient | None = None
+    client: Client | None = None
     state: PublicState | None = None
     refusal: type[Exception] = RemoteError
 
@@ -178,7 +179,7 @@ class ClientEnd:
     def take(self, data: bytes) -> Taken:
         content = _decode(data, max_task_bytes(self.num_params))
         if content.spec is not None and content.spec.model.num_params > LARGEST_STATE:
-            return Said(replace(content, spec=MaskClient.of(content.spec, self.slot).spec))
+            return Said(replace(content, spec=Client.of(content.spec, self.slot).spec))
         store = MemoryStore()
         if self.client is not None:
             store.save_spec(self.client.spec)
@@ -193,7 +194,7 @@ class ClientEnd:
         assert content.broadcast is not None
         assert has is not None
         spec, after = has
-        client = MaskClient.of(spec, self.slot)
+        client = Client.of(spec, self.slot)
         state = self.state if had is not None and spec == had[0] else None
         if (
             after is None or after is state
@@ -222,7 +223,7 @@ class StoreEnd:
     refusal: type[Exception] = RemoteError
 
     def take(self, data: bytes) -> Taken:
-        return KeptSpec(MaskClient.of(Spec.from_bytes(data), self.slot).spec)
+        return KeptSpec(Client.of(Spec.from_bytes(data), self.slot).spec)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from pemn.errors import MalformedFrame
-from pemn.methods.mask import MaskClient, MaskServer
+from pemn.methods import Client, Server
 from pemn.wire.messages import Content, decode, encode
 from tests.fuzz.campaign import Campaign, watch
 from tests.fuzz.ends import FileEnd, Said, ServerEnd, Taken
@@ -50,8 +50,8 @@ class _Reads(ServerEnd):
 
 def vast() -> Frame:
     """Returns a vote of few flips in a network of 8 M weights."""
-    server = MaskServer.of(run_spec(model_spec(_VAST_SHAPE)))
-    state, client = server.start(), MaskClient.of(server.spec, 0)
+    server = Server.of(run_spec(model_spec(_VAST_SHAPE)))
+    state, client = server.start(), Client.of(server.spec, 0)
     update = client.train(client.start(), Drift(0, 2.0, 0.001))
     return Frame("vast", "update", encode(Content(update=update)), _Reads(server, state, 0, bytes(32)))
 

@@ -38,9 +38,9 @@ def _sequence(frame: Frame, proto: Any) -> tuple[Message, str, Code] | None:
         return proto, "mask", MaskCode(sizes, proto.model.seed, tuple(proto.start_edges))
     if isinstance(frame.end, ServerEnd) and proto.HasField("update"):
         draw = frame.end.draw(proto.update.round)
-        return (proto.update, "flips", FlipsCode(draw)) if draw else None
+        return (proto.update, "vote", FlipsCode(draw)) if draw else None
     if isinstance(frame.end, ClientEnd) and proto.HasField("broadcast"):
-        return proto.broadcast, "moves", moves_code(proto, frame.end)
+        return proto.broadcast, "change", moves_code(proto, frame.end)
     return None
 
 
@@ -174,7 +174,7 @@ def other_network(frame: Frame, others: Sequence[Frame], draw: random.Random) ->
 
 
 def _take_over(own: Any, foreign: Any, draw: random.Random) -> None:
-    for name in ("flips", "moves", "weights_sha256", "state_hash", "flips_hash", "model", "text"):
+    for name in ("vote", "change", "weights_sha256", "state_hash", "vote_hash", "model", "text"):
         if name in own.DESCRIPTOR.fields_by_name and draw.random() < 0.7:
             if name == "model":
                 own.model.CopyFrom(foreign.model)
@@ -263,7 +263,7 @@ KINDS: dict[str, tuple[Mutator, ...]] = {
     "wrong round": (_values(("round", "base_round"), _other_round),),
     "wrong run": (_values(("run_id",), _other_run),),
     "wrong slot": (_values(("slot",), _other_slot),),
-    "wrong hash": (_values(("state_hash", "flips_hash", "weights_sha256"), _other_hash),),
+    "wrong hash": (_values(("state_hash", "vote_hash", "weights_sha256"), _other_hash),),
     "non-canonical": (_fields(tree.misspell), with_sequence(sequences.respell)),
     "lying length": (_fields(tree.lie),),
     "bomb": (

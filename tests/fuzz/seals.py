@@ -133,14 +133,14 @@ def _mend_update(update: pb.Update, end: ServerEnd) -> None:
     draw = end.draw(update.round)
     if draw is not None:
         code = FlipsCode(draw)
-        flips = Flips(replace(draw, slot=update.slot), pack(code.read(update.flips).view(np.bool_)))
+        flips = Flips(replace(draw, slot=update.slot), pack(code.read(update.vote).view(np.bool_)))
         update.state_hash = PublicState(update.round - 1, draw.k).hash(update.run_id)
-        update.flips_hash = flips.hash(update.state_hash)
+        update.vote_hash = flips.hash(update.state_hash)
 
 
 def _mend_broadcast(proto: pb.Content, end: ClientEnd) -> None:
     code, message = moves_code(proto, end), proto.broadcast
-    after = code.read(message.moves)
+    after = code.read(message.change)
     message.state_hash = PublicState(message.round, after).hash(message.run_id)
 
 
@@ -152,7 +152,7 @@ def moves_code(proto: pb.Content, end: ClientEnd) -> MovesCode:
             raise RemoteError("large state")
     if spec is None:
         raise RemoteError("no state")
-    start = PublicState.start(spec.model.num_params)
+    start = PublicState(0, np.zeros(spec.model.num_params, np.int8))
     known = end.state if proto.broadcast.base_round and end.state else start
-    state = known if known.k.size == start.k.size else start
-    return MovesCode(state.k, Levels.of(spec))
+    state = known if known.values.size == start.values.size else start
+    return MovesCode(state.values, Levels.of(spec))

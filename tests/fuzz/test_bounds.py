@@ -25,7 +25,7 @@ from pemn.federation.levels import Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.release import decode_mask, encode_mask, start_edges
 from pemn.mask import Mask
-from pemn.methods.mask import MaskClient, MaskServer
+from pemn.methods import Client, Server
 from pemn.wire import limits
 from pemn.wire.messages import Broadcast, Content, Metrics, Update, encode
 from pemn.wire.v1 import messages_pb2 as pb
@@ -119,8 +119,8 @@ def test_reading_a_million_weights_takes_a_mebibyte(kind: str, noise: float) -> 
 def test_taking_a_vote_takes_its_mask_and_a_mebibyte() -> None:
     """All that is allocated, what is returned too; a byte a weight alone would be 4 MiB."""
     num_params = 1 << 22
-    server = MaskServer.of(run_spec(model_spec((num_params // 1024, 1024))))
-    client = MaskClient.of(server.spec, 0)
+    server = Server.of(run_spec(model_spec((num_params // 1024, 1024))))
+    client = Client.of(server.spec, 0)
     state, update = server.start(), client.train(client.start(), Drift(0, 1.0, 1))
     server.read_vote(state, 0, update)  # what is loaded once is not counted
     peak, kept = _traced(lambda: server.read_vote(state, 0, update))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pemn.codec import Reader
-from pemn.methods.mask import MaskServer
+from pemn.methods import Server
 from pemn.wire import checks, messages
 from pemn.wire.v1 import messages_pb2 as pb
 from tests.fuzz.campaign import Campaign, coded_by
@@ -102,9 +102,9 @@ def _greedily(read: Callable[..., object]) -> Callable[..., object]:
 _BREAKS: dict[str, tuple[Any, str, Any, str]] = {
     "no canonical form": (Reader, "finish", lambda self: None, "not canonical"),
     "no seal": (messages, "_parse", _no_seal, "plain .* was accepted$"),
-    "another error": (MaskServer, "read_vote", mock.Mock(side_effect=KeyError(7)), r"!KeyError\(7\)"),
-    "much time": (MaskServer, "read_vote", _slowly(MaskServer.read_vote), "took"),
-    "much memory": (MaskServer, "read_vote", _greedily(MaskServer.read_vote), "allocated"),
+    "another error": (Server, "read_vote", mock.Mock(side_effect=KeyError(7)), r"!KeyError\(7\)"),
+    "much time": (Server, "read_vote", _slowly(Server.read_vote), "took"),
+    "much memory": (Server, "read_vote", _greedily(Server.read_vote), "allocated"),
 }
 
 

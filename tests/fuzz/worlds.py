@@ -14,10 +14,10 @@ from pemn import graph
 from pemn.artifact import Artifact
 from pemn.distribution import Distribution
 from pemn.errors import OutOfSync
-from pemn.federation.levels import HIGHEST, LOWEST, normal_start_levels
+from pemn.federation.levels import HIGHEST, LOWEST, Levels, normal_start_levels
 from pemn.federation.public import PublicState
 from pemn.federation.release import start_edges
-from pemn.methods.mask import MaskClient, MaskServer, ServerState
+from pemn.methods import Client, Server, ServerState
 from pemn.onnx.v1 import onnx_pb2
 from pemn.spec import FloatTensor, ModelSpec
 from pemn.wire.messages import Content, Failure, Metrics, Update, encode
@@ -77,9 +77,9 @@ def run(name: str, spec: Spec, rounds: int) -> Iterator[Frame]:
 
     Every frame is taken by whom it is for, so it is valid.
     """
-    server = MaskServer.of(spec, late_rounds=2)
+    server = Server.of(spec, late_rounds=2)
     state = server.start()
-    clients = [MaskClient.of(spec, slot) for slot in range(4)]
+    clients = [Client.of(spec, slot) for slot in range(4)]
     has: list[PublicState | None] = [None] * 4
     late: Update | None = None
 
@@ -137,11 +137,15 @@ def _far(content: Content) -> bool:
     return content.broadcast.round > content.broadcast.base_round + 1
 
 
-def _files(name: str, server: MaskServer, state: ServerState) -> Iterator[Frame]:
+def _files(name: str, server: Server, state: ServerState) -> Iterator[Frame]:
     model, end = server.spec.model, FileEnd(server.spec.model.num_params)
     texts = {"dataset": "digits", "note": "", "\N{SNOWMAN}": "x" * 200}
     released = Artifact.of(
-        model, server.mask(state), skeleton(model), texts, start_edges(server.spec.protocol)
+        model,
+        Levels.of(server.spec).mask(state.public.values),
+        skeleton(model),
+        texts,
+        start_edges(server.spec.protocol),
     )
     yield Frame(name, "artifact", released.to_bytes(), end)
     plain = replace(released, provenance={}, start_edges=())

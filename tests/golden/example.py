@@ -116,7 +116,7 @@ def example() -> dict[str, bytes]:
     k_0 = [0] * rule.num_params
     q_0 = rule.q(k_0)
     hash_0 = r.state_hash(RUN_ID, 0, k_0)
-    first = {"run_id": RUN_ID, "base_round": 0, "round": 0, "state_hash": hash_0, "moves": b""}
+    first = {"run_id": RUN_ID, "base_round": 0, "round": 0, "state_hash": hash_0, "change": b""}
     out = {
         "spec": encode("Spec", SPEC),
         **{f"{kind} weights": struct.pack(f"<{rule.num_params}f", *frozen(kind)) for kind in DISTRIBUTIONS},
@@ -138,8 +138,8 @@ def example() -> dict[str, bytes]:
             "round": 1,
             "slot": slot,
             "state_hash": hash_0,
-            "flips": flips,
-            "flips_hash": flips_hash,
+            "vote": flips,
+            "vote_hash": flips_hash,
             "metrics": METRICS[slot],
         }
         out |= {
@@ -152,7 +152,7 @@ def example() -> dict[str, bytes]:
     k_1 = r.settle(rule, p_hat, k_0)
     q_1, hash_1 = rule.q(k_1), r.state_hash(RUN_ID, 1, k_1)
     moves = r.encode_moves(r.Base(rule, k_0), k_1)
-    second = {"run_id": RUN_ID, "base_round": 0, "round": 1, "state_hash": hash_1, "moves": moves}
+    second = {"run_id": RUN_ID, "base_round": 0, "round": 1, "state_hash": hash_1, "change": moves}
     mask_1 = r.state_mask(q_1)
     error = {"code": 47, "text": "no spec of this run"}
     task = content(broadcast=second)

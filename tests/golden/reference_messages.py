@@ -62,7 +62,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (2, "base_round", "uint32"),
         (3, "round", "uint32"),
         (4, "state_hash", "bytes"),
-        (5, "moves", "bytes"),
+        (5, "change", "bytes"),
     ],
     "Metrics": [(1, "num_images", "uint32"), (2, "loss_milli", "uint32"), (3, "train_ms", "uint32")],
     "Update": [
@@ -70,8 +70,8 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (2, "round", "uint32"),
         (3, "slot", "uint32"),
         (4, "state_hash", "bytes"),
-        (5, "flips", "bytes"),
-        (6, "flips_hash", "bytes"),
+        (5, "vote", "bytes"),
+        (6, "vote_hash", "bytes"),
         (7, "metrics", "Metrics"),
     ],
     "Ack": [
@@ -354,7 +354,7 @@ def check_broadcast(broadcast: Message) -> None:
     _within(broadcast, "base_round", 0, broadcast.get("round", 0))
     check(len(broadcast.get("state_hash", b"")) == 16, "state hash")
     still = broadcast.get("base_round", 0) == broadcast.get("round", 0)
-    check(not (still and broadcast.get("moves")), "moves from a round to itself")
+    check(not (still and broadcast.get("change")), "change from a round to itself")
 
 
 def _check_answer(answer: Message) -> None:
@@ -365,8 +365,8 @@ def _check_answer(answer: Message) -> None:
 
 def check_update(update: Message) -> None:
     _check_answer(update)
-    check(len(update.get("flips", b"")) > 0, "flips")
-    check(len(update.get("flips_hash", b"")) == 8, "hash of the flips")
+    check(len(update.get("vote", b"")) > 0, "vote")
+    check(len(update.get("vote_hash", b"")) == 8, "hash of the vote")
     check("metrics" in update, "metrics")
 
 

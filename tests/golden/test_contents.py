@@ -73,8 +73,8 @@ UPDATE: Message = {
     "round": 3,
     "slot": 1,
     "state_hash": b"h" * 16,
-    "flips": b"\x00",
-    "flips_hash": b"f" * 8,
+    "vote": b"\x00",
+    "vote_hash": b"f" * 8,
     "metrics": {},
 }
 UNKNOWN_FIELD = bytes.fromhex("9a0601ff")  # number 99, one byte
@@ -94,8 +94,8 @@ def long_spec() -> Message:
 
 def reaching_over() -> bytes:
     """A content whose last field takes the check into itself."""
-    moves = b"x" * 20
-    broadcast = {"run_id": 7, "round": 2, "state_hash": b"h" * 16, "moves": moves + bytes(10)}
+    change = b"x" * 20
+    broadcast = {"run_id": 7, "round": 2, "state_hash": b"h" * 16, "change": change + bytes(10)}
     return sealed(encode_message("Content", {"broadcast": broadcast})[:-10])
 
 
@@ -123,7 +123,7 @@ def test_careful_forgeries_differ_in_one_thing_only() -> None:
     assert decode_content(wrapped(encode_message("Update", UPDATE)))
 
 
-BROADCAST: Message = {"run_id": 7, "round": 2, "base_round": 1, "state_hash": b"h" * 16, "moves": b"\x01"}
+BROADCAST: Message = {"run_id": 7, "round": 2, "base_round": 1, "state_hash": b"h" * 16, "change": b"\x01"}
 ACK: Message = {"run_id": 7, "round": 3, "slot": 1, "state_hash": b"h" * 16, "weights_sha256": b"w" * 32}
 TASK: Message = {"spec": SPEC, "broadcast": BROADCAST}
 UP = float(np.nextafter(np.float32(2**20), np.float32(2**21)))
@@ -202,12 +202,12 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     ({"broadcast": BROADCAST}, "broadcast.round", [2, 2**31 - 1], [0, 2**31]),
     ({"broadcast": BROADCAST}, "broadcast.base_round", [0, 1], [2, 3]),
     ({"broadcast": BROADCAST}, "broadcast.state_hash", [b"x" * 16], [b"", b"x" * 15, b"x" * 17]),
-    ({"broadcast": BROADCAST}, "broadcast.moves", [b"", b"x" * 1000], []),
+    ({"broadcast": BROADCAST}, "broadcast.change", [b"", b"x" * 1000], []),
     ({"update": UPDATE}, "update.round", [0, 2**31 - 1], [2**31]),
     ({"update": UPDATE}, "update.slot", [0, (1 << 20) - 1], [1 << 20]),
     ({"update": UPDATE}, "update.state_hash", [], [b"", b"x" * 15]),
-    ({"update": UPDATE}, "update.flips", [b"x"], [b""]),
-    ({"update": UPDATE}, "update.flips_hash", [b"x" * 8], [b"", b"x" * 7, b"x" * 9]),
+    ({"update": UPDATE}, "update.vote", [b"x"], [b""]),
+    ({"update": UPDATE}, "update.vote_hash", [b"x" * 8], [b"", b"x" * 7, b"x" * 9]),
     ({"update": UPDATE}, "update.metrics", [{"train_ms": 2**32 - 1}], [None]),
     ({"ack": ACK}, "ack.round", [0, 2**31 - 1], [2**31]),
     ({"ack": ACK}, "ack.slot", [0, (1 << 20) - 1], [1 << 20]),

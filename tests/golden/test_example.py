@@ -18,12 +18,12 @@ from pemn.federation import release
 from pemn.federation.flips import Draw, decode_flips, draw_flips, encode_flips
 from pemn.federation.levels import Levels, dither
 from pemn.federation.moves import decode_moves, encode_moves
-from pemn.federation.public import PublicState
 from pemn.link.frames import framed_bytes, parse_request, parse_response
 from pemn.link.parts import Joiner, split
 from pemn.link.v1 import link_pb2 as pb
 from pemn.mask import Mask
-from pemn.methods.mask import MaskClient, MaskServer
+from pemn.methods import Client, Server
+from pemn.methods.mask import FlipTally
 from pemn.prototype import Strategy
 from pemn.rebuild import frozen_weights, rebuild, weights_sha256
 from pemn.spec import FloatTensor, InputContract, Layer, ModelSpec
@@ -118,12 +118,12 @@ def test_a_network_with_floats() -> None:
 
 
 def test_a_round() -> None:
-    server = MaskServer.of(SPEC)
-    clients = [MaskClient.of(SPEC, slot) for slot in (0, 1)]
+    server, levels = Server.of(SPEC), Levels.of(SPEC)
+    clients = [Client.of(SPEC, slot) for slot in (0, 1)]
     state = server.start()
-    assert server.levels.at(state.public.k).astype("<u2").tobytes() == EXAMPLE["q of round 0"]
+    assert levels.at(state.public.values).astype("<u2").tobytes() == EXAMPLE["q of round 0"]
     assert state.public.hash(SPEC.run_id) == EXAMPLE["hash of the state of round 0"]
-    assert server.mask(state).packed.tobytes() == EXAMPLE["mask of round 0"]
+    assert levels.mask(state.public.values).packed.tobytes() == EXAMPLE["mask of round 0"]
 
     same(encode(server.tasks(state, [0])[0]), EXAMPLE["task: query, new client"])
     first = decode(EXAMPLE["task: query, new client"])
@@ -142,26 +142,27 @@ def test_a_round() -> None:
         u = dither(MODEL.seed, 1, slot, 0, MODEL.num_params)
         assert u.astype("<u2").tobytes() == EXAMPLE[f"dither of slot {slot}"]
         update = client.train(public, Trained(slot))
-        same(update.flips, EXAMPLE[f"flips of slot {slot}"])
-        same(update.flips_hash, EXAMPLE[f"hash of the flips of slot {slot}"])
+        same(update.vote, EXAMPLE[f"flips of slot {slot}"])
+        same(update.vote_hash, EXAMPLE[f"hash of the flips of slot {slot}"])
         same(encode(Content(update=update)), EXAMPLE[f"answer: update of slot {slot}"])
         read = decode(EXAMPLE[f"answer: update of slot {slot}"]).update
         assert read == update
         ballot.add(server.read_vote(state, slot, read))
-    assert ballot.tally.sums(0, MODEL.num_params).astype(np.int8).tobytes() == EXAMPLE["tally"]
+    assert isinstance(ballot.tally, FlipTally)
+    assert ballot.tally.flips.sums(0, MODEL.num_params).astype(np.int8).tobytes() == EXAMPLE["tally"]
 
     after = server.commit(state, ballot)
-    assert after.p_hat.astype("<i4").tobytes() == EXAMPLE["p_hat after round 1"]
-    assert after.public.k.tobytes() == EXAMPLE["k of round 1"]
-    assert server.levels.at(after.public.k).astype("<u2").tobytes() == EXAMPLE["q of round 1"]
+    assert after.private[0].astype("<i4").tobytes() == EXAMPLE["p_hat after round 1"]
+    assert after.public.values.tobytes() == EXAMPLE["k of round 1"]
+    assert levels.at(after.public.values).astype("<u2").tobytes() == EXAMPLE["q of round 1"]
     assert after.public.hash(SPEC.run_id) == EXAMPLE["hash of the state of round 1"]
-    assert server.mask(after).packed.tobytes() == EXAMPLE["mask of round 1"]
+    assert levels.mask(after.public.values).packed.tobytes() == EXAMPLE["mask of round 1"]
 
     same(encode(server.tasks(after, [1])[1]), EXAMPLE["task: query after round 1"])
     second = decode(EXAMPLE["task: query after round 1"]).broadcast
     assert second is not None
-    same(second.moves, EXAMPLE["moves"])
-    assert np.array_equal(decode_moves(second.moves, public.k, server.levels), after.public.k)
+    same(second.change, EXAMPLE["moves"])
+    assert np.array_equal(decode_moves(second.change, public.values, levels), after.public.values)
     later = clients[1].apply(public, second)
     same(encode(Content(ack=clients[1].acknowledge(later))), EXAMPLE["answer: ack of slot 1"])
     ack = decode(EXAMPLE["answer: ack of slot 1"]).ack
@@ -246,6 +247,6 @@ def test_large_codes() -> None:
     same(encode_flips(flips), stored["flips"])
     assert np.array_equal(decode_flips(stored["flips"], draw).mask, flips.mask)
     near = np.array(golden.released(states[0]), np.int8)
-    mask, edges = PublicState(5, near).mask(levels), release.start_edges(SPEC.protocol)
+    mask, edges = levels.mask(near), release.start_edges(SPEC.protocol)
     same(release.encode_mask(mask, rule.seed, edges), stored["released mask"])
     assert release.decode_mask(stored["released mask"], rule.sizes, rule.seed, edges) == mask

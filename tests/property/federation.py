@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pemn.errors import MissingSpec, OutOfSync, WrongRound
 from pemn.federation.levels import HIGHEST, LOWEST, Levels, dither
 from pemn.federation.public import PublicState
-from pemn.methods.mask import Ballot, MaskServer, ServerState, decode_state, encode_state
+from pemn.methods import Ballot, Server, ServerState, decode_state, encode_state
 from pemn.wire import limits
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
@@ -81,12 +81,12 @@ class World:
     voted: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.server = MaskServer.of(self.spec, self.late_rounds, self.past_rounds)
+        self.server = Server.of(self.spec, self.late_rounds, self.past_rounds)
         self.levels = Levels.of(self.spec)
         self.state, self.ballot = self.server.start(), self.server.open()
         self.nodes = [self.fresh(slot) for slot in range(self.spec.data.num_slots)]
-        self.states = {0: self.state.public.k}
-        self.p_hat = self.levels.at(self.state.public.k).astype(np.int64) * 256
+        self.states = {0: self.state.public.values}
+        self.p_hat = self.levels.at(self.state.public.values).astype(np.int64) * 256
 
     def fresh(self, slot: int, state: PublicState | None = None, *, spec: Spec | None = None) -> Node:
         """A process that has just started, with what its store has kept."""
@@ -103,7 +103,7 @@ class World:
         if kept is None or kept[1] is None:
             self.nodes[slot] = self.fresh(slot)
             return
-        k = kept[1].k.copy()
+        k = kept[1].values.copy()
         weight = rng.randrange(k.size)
         k[weight] += -1 if k[weight] > 0 else 1
         self.nodes[slot] = self.fresh(slot, PublicState(kept[1].round, k), spec=self.spec)
@@ -159,11 +159,11 @@ class World:
             self.state = self._commit_again(before, rng or random.Random(0))
         self._learn(self.accepted)
         now = self.state.public
-        self.states[now.round] = now.k
+        self.states[now.round] = now.values
         self.voted |= self.ballot.rounds
         self.ballot, self.accepted = self.server.open(), []
-        assert np.array_equal(self.state.p_hat, self.p_hat)
-        assert np.array_equal(now.k, self._settled(before.public.k))
+        assert np.array_equal(self.state.private[0], self.p_hat)
+        assert np.array_equal(now.values, self._settled(before.public.values))
         self._check_past()
 
     def _commit_again(self, before: ServerState, rng: random.Random) -> ServerState:
@@ -201,7 +201,7 @@ class World:
         now = self.state.public.round
         for round_, kept in self.state.past.items():
             assert kept.round == round_ < now
-            assert np.array_equal(kept.k, self.states[round_])
+            assert np.array_equal(kept.values, self.states[round_])
         for round_ in self.state.known.values():
             assert round_ in self.state.past or round_ in (now, 0) or round_ < now - self.past_rounds
         assert set(range(max(now - self.late_rounds, 0), now)) <= set(self.state.past)

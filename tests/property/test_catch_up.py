@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 
 from pemn.federation.moves import encode_moves
 from pemn.federation.public import PublicState
-from pemn.methods.mask import MaskServer, ServerState
+from pemn.methods import Server, ServerState
 from pemn.wire.messages import Broadcast, Content, decode, encode
 from pemn.wire.spec import Spec
 from tests.networks import model_spec, run_spec
 from tests.property.federation import MODEL, World, specs
 
 SPEC = run_spec(model_spec((60, 60), (10, 60)), step=8192)
-SERVER = MaskServer.of(SPEC)
+SERVER = Server.of(SPEC)
 
 
-def broadcast(server: MaskServer, state: ServerState, slot: int) -> Broadcast:
+def broadcast(server: Server, state: ServerState, slot: int) -> Broadcast:
     message = server.tasks(state, [slot])[slot].broadcast
     assert message is not None
     return message
@@ -31,24 +31,24 @@ def broadcast(server: MaskServer, state: ServerState, slot: int) -> Broadcast:
 def coded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The base rounds of all changes that are coded, in turn."""
     rounds: list[int] = []
-    original = MaskServer._broadcast
+    original = Server._broadcast
 
-    def count(server: MaskServer, state: ServerState, base: PublicState) -> Broadcast:
+    def count(server: Server, state: ServerState, base: PublicState) -> Broadcast:
         rounds.append(base.round)
         return original(server, state, base)
 
-    monkeypatch.setattr(MaskServer, "_broadcast", count)
+    monkeypatch.setattr(Server, "_broadcast", count)
     return rounds
 
 
 def near(round_: int) -> PublicState:
     """Seven weights have moved by a step since round 0."""
-    return PublicState(round_, (np.arange(SERVER.levels.num_params) % 600 == 5).astype(np.int8))
+    return PublicState(round_, (np.arange(SPEC.model.num_params) % 600 == 5).astype(np.int8))
 
 
 def far(round_: int) -> PublicState:
     """Every weight has moved far since round 0."""
-    k = np.random.default_rng(1).integers(-100, 100, SERVER.levels.num_params)
+    k = np.random.default_rng(1).integers(-100, 100, SPEC.model.num_params)
     return PublicState(round_, k.astype(np.int8))
 
 
@@ -75,7 +75,7 @@ def test_a_keyframe_is_taken_where_it_is_shorter(coded: list[int]) -> None:
 
 
 def test_a_merged_change_is_taken_where_it_is_shorter() -> None:
-    now = PublicState(8, far(5).k + near(8).k)
+    now = PublicState(8, far(5).values + near(8).values)
     assert broadcast(SERVER, state_of(now, far(5), {0: 5}), 0).base_round == 5
 
 
@@ -102,12 +102,12 @@ def test_a_catch_up_is_the_shorter_of_merged_change_and_keyframe(spec: Spec, vot
         state = replace(world.state, known={0: base})
         message = broadcast(world.server, state, 0)
         lengths = {
-            round_: len(encode_moves(world.states[round_], world.state.public.k, world.levels))
+            round_: len(encode_moves(world.states[round_], world.state.public.values, world.levels))
             for round_ in {0, base}
         }
-        assert len(message.moves) == lengths[message.base_round]
+        assert len(message.change) == lengths[message.base_round]
         if base < num_rounds - 1:  # a client that missed none is sent the last change
-            assert len(message.moves) == min(lengths.values())
+            assert len(message.change) == min(lengths.values())
         node = world.fresh(0, PublicState(base, k), spec=spec)
         assert node.handle("query", decode(encode(Content(broadcast=message)))).ack is not None
 
@@ -126,10 +126,10 @@ def test_a_merged_catch_up_costs_less_than_the_rounds_it_replaces() -> None:
         world.commit()
         part = broadcast(world.server, world.state, 0)
         assert part.base_round == base_round
-        parts += len(part.moves)
+        parts += len(part.change)
     merged = broadcast(world.server, world.state, 2)
     assert merged.base_round == 4
-    assert 0 < len(merged.moves) < parts
+    assert 0 < len(merged.change) < parts
 
 
 def test_clients_with_one_state_share_one_broadcast_and_none_is_coded_twice(coded: list[int]) -> None:

@@ -15,7 +15,7 @@ from pemn.errors import MalformedFrame, OutOfSync, WrongRound
 from pemn.federation.flips import Draw, Flips, encode_flips
 from pemn.federation.levels import HALF, Levels
 from pemn.federation.public import PublicState
-from pemn.methods.mask import Ballot, encode_state
+from pemn.methods import encode_state
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
 from tests.networks import run_spec
@@ -96,9 +96,9 @@ def test_whatever_happens_all_end_with_what_the_definitions_say(
         state = world.nodes[slot]._state
         assert state is not None
         assert state.round == len(rounds)
-        assert np.array_equal(state.k, world.state.public.k)
-    mask = world.levels.at(world.state.public.k) > HALF
-    assert np.array_equal(world.server.mask(world.state).bits(), mask)
+        assert np.array_equal(state.values, world.state.public.values)
+    mask = world.levels.at(world.state.public.values) > HALF
+    assert np.array_equal(world.levels.mask(world.state.public.values).bits(), mask)
 
 
 @settings(max_examples=15)
@@ -197,7 +197,7 @@ def test_colluders_move_a_weight_by_at_most_their_share(
         for slot in range(count):
             answer = honest_votes.get(slot) or forge(world, slot, attack if attacking else "nothing", rng)
             ballot.add(world.server.read_vote(world.state, slot, update_of(answer)))
-        ends.append(world.server.commit(world.state, ballot).p_hat.astype(np.int64))
+        ends.append(world.server.commit(world.state, ballot).private[0].astype(np.int64))
     share = spec.protocol.eta_num * colluding * UNIT / (spec.protocol.eta_den * count)
     assert np.abs(ends[0] - ends[1]).max() <= share + 1  # a division rounds down
     if attack == "raise" and count == 1:  # alone it has all that the bound gives
@@ -208,7 +208,7 @@ def test_colluders_move_a_weight_by_at_most_their_share(
 def forge(world: World, slot: int, attack: str, rng: np.random.Generator) -> bytes:
     """An update with the flips that an attacker wants: every one that goes its way."""
     state, spec = world.state.public, world.spec
-    draw = Draw(world.levels, state.k, state.round + 1, slot)
+    draw = Draw(world.levels, state.values, state.round + 1, slot)
     n = world.levels.num_params
     q, u = draw.q(0, n), draw.u(0, n)
     chosen = {
@@ -224,8 +224,8 @@ def forge(world: World, slot: int, attack: str, rng: np.random.Generator) -> byt
         round=draw.round,
         slot=slot,
         state_hash=state_hash,
-        flips=encode_flips(flips),
-        flips_hash=flips.hash(state_hash),
+        vote=encode_flips(flips),
+        vote_hash=flips.hash(state_hash),
         metrics=Metrics(1, 1, 1),
     )
     return encode(Content(update=update))
@@ -234,7 +234,7 @@ def forge(world: World, slot: int, attack: str, rng: np.random.Generator) -> byt
 def test_a_ballot_takes_one_vote_a_slot() -> None:
     world = World(run_spec(MODEL))
     vote = world.server.read_vote(world.state, 0, update_of(world.train(0)))
-    ballot = Ballot(MODEL.num_params)
+    ballot = world.server.open()
     ballot.add(vote)
     with pytest.raises(WrongRound, match="second vote of a slot"):
         ballot.add(vote)
@@ -274,7 +274,7 @@ def test_a_corrupt_broadcast_is_noticed() -> None:
     with pytest.raises(OutOfSync, match="hash of the public state"):
         client.client.apply(state, replace(message, state_hash=b"\0" * 16))
     with pytest.raises(MalformedFrame):
-        client.client.apply(state, replace(message, moves=message.moves + b"\0"))
+        client.client.apply(state, replace(message, change=message.change + b"\0"))
     after = client.client.apply(state, message)
     assert client.client.apply(after, message) is after
 

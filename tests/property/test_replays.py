@@ -11,7 +11,8 @@ import pytest
 from pemn.codec import Coder
 from pemn.errors import MalformedFrame, OutOfSync, WrongRound
 from pemn.federation.flips import Draw, Flips, decode_flips
-from pemn.methods.mask import MaskServer, ServerState
+from pemn.federation.levels import Levels
+from pemn.methods import Server, ServerState
 from pemn.wire.messages import Content, Update, decode, encode
 from tests.networks import model_spec, run_spec
 from tests.property.federation import World, update_of
@@ -26,7 +27,7 @@ HEADER = ("run_id", "round", "slot", "state_hash")
 class Frame:
     """A round of a run that is open, and the genuine updates for it."""
 
-    server: MaskServer
+    server: Server
     state: ServerState
     updates: tuple[Update, ...]
 
@@ -63,14 +64,14 @@ def over_the_wire(update: Update) -> Update:
 
 
 def flips_of(update: Update, frame: Frame) -> Flips:
-    draw = Draw(frame.server.levels, frame.state.public.k, frame.round, update.slot)
-    return decode_flips(update.flips, draw)
+    draw = Draw(Levels.of(frame.server.spec), frame.state.public.values, frame.round, update.slot)
+    return decode_flips(update.vote, draw)
 
 
 def with_valid_hash(update: Update, flips: Flips) -> Update:
     """With a hash of its flips that is right for what its header says now."""
     of_slot = replace(flips, draw=replace(flips.draw, slot=update.slot))
-    return replace(update, flips_hash=of_slot.hash(update.state_hash))
+    return replace(update, vote_hash=of_slot.hash(update.state_hash))
 
 
 def test_every_update_in_every_other_place() -> None:
@@ -145,11 +146,11 @@ def test_many_flips_do_not_even_decode_by_another_dither_or_state() -> None:
     cases = 0
     for origin, frame in product(frames(LARGE)[::2], repeat=2):
         for update, slot in product(origin.updates, SLOTS):
-            draw = Draw(origin.server.levels, origin.state.public.k, origin.round, update.slot)
-            new = Draw(frame.server.levels, frame.state.public.k, frame.round, slot)
+            draw = Draw(Levels.of(origin.server.spec), origin.state.public.values, origin.round, update.slot)
+            new = Draw(Levels.of(frame.server.spec), frame.state.public.values, frame.round, slot)
             if (new.round, new.slot, new.k.tobytes()) == (draw.round, draw.slot, draw.k.tobytes()):
                 continue
-            if update.flips[0] != Coder.RANS:
+            if update.vote[0] != Coder.RANS:
                 continue  # no contexts
             whole = replace(update, **frame.header(slot))  # type: ignore[arg-type]
             forged = with_valid_hash(whole, flips_of(update, origin))

@@ -310,14 +310,14 @@ class Broadcast(_message.Message):
     BASE_ROUND_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     STATE_HASH_FIELD_NUMBER: _builtins.int
-    MOVES_FIELD_NUMBER: _builtins.int
+    CHANGE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     base_round: _builtins.int
     round: _builtins.int
     state_hash: _builtins.bytes
     """Of the public state after the change: 16 bytes."""
-    moves: _builtins.bytes
-    """Coded moves; empty if nothing moved."""
+    change: _builtins.bytes
+    """As the method codes it; empty if nothing changed."""
     def __init__(
         self,
         *,
@@ -325,11 +325,11 @@ class Broadcast(_message.Message):
         base_round: _builtins.int = ...,
         round: _builtins.int = ...,
         state_hash: _builtins.bytes = ...,
-        moves: _builtins.bytes = ...,
+        change: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_round", b"base_round", "moves", b"moves", "round", b"round", "run_id", b"run_id", "state_hash", b"state_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_round", b"base_round", "change", b"change", "round", b"round", "run_id", b"run_id", "state_hash", b"state_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -365,7 +365,7 @@ Global___Metrics: _TypeAlias = Metrics  # noqa: Y015
 
 @_typing.final
 class Update(_message.Message):
-    """A client's vote: the flips of its sampled mask against the public one."""
+    """A client's vote."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,18 +373,18 @@ class Update(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
     STATE_HASH_FIELD_NUMBER: _builtins.int
-    FLIPS_FIELD_NUMBER: _builtins.int
-    FLIPS_HASH_FIELD_NUMBER: _builtins.int
+    VOTE_FIELD_NUMBER: _builtins.int
+    VOTE_HASH_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     round: _builtins.int
     slot: _builtins.int
     state_hash: _builtins.bytes
     """Of the public state that it was trained from: 16 bytes."""
-    flips: _builtins.bytes
-    """Coded flip mask."""
-    flips_hash: _builtins.bytes
-    """Of the flip mask, decoded: 8 bytes."""
+    vote: _builtins.bytes
+    """As the method codes it."""
+    vote_hash: _builtins.bytes
+    """Of what the coded vote says: 8 bytes."""
     @_builtins.property
     def metrics(self) -> Global___Metrics: ...
     def __init__(
@@ -394,13 +394,13 @@ class Update(_message.Message):
         round: _builtins.int = ...,
         slot: _builtins.int = ...,
         state_hash: _builtins.bytes = ...,
-        flips: _builtins.bytes = ...,
-        flips_hash: _builtins.bytes = ...,
+        vote: _builtins.bytes = ...,
+        vote_hash: _builtins.bytes = ...,
         metrics: Global___Metrics | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flips", b"flips", "flips_hash", b"flips_hash", "metrics", b"metrics", "round", b"round", "run_id", b"run_id", "slot", b"slot", "state_hash", b"state_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "round", b"round", "run_id", b"run_id", "slot", b"slot", "state_hash", b"state_hash", "vote", b"vote", "vote_hash", b"vote_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

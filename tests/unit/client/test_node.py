@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pemn.errors import MalformedFrame, MissingSpec, OutOfSync, WrongSpec
-from pemn.methods.mask import MaskServer, ServerState, Trainer
+from pemn.methods import Server, ServerState, Trainer
 from pemn.wire.messages import Content, Metrics
 from pemn.wire.spec import Spec
 from pemn_client.node import QUERY, TRAIN, Node
@@ -38,8 +38,8 @@ def node(tmp_path: Path) -> Node:
     return Node(1, FileStore(tmp_path), make_trainer)
 
 
-def first_state() -> tuple[MaskServer, ServerState]:
-    server = MaskServer.of(SPEC)
+def first_state() -> tuple[Server, ServerState]:
+    server = Server.of(SPEC)
     return server, server.start()
 
 
@@ -52,7 +52,7 @@ def test_it_acknowledges_and_votes(node: Node) -> None:
     update = node.handle(TRAIN, server.tasks(state, [1])[1]).update
     assert update is not None
     vote = server.read_vote(state, 1, update)
-    assert not vote.flips.mask.any()
+    assert not vote.content.mask.any()
     assert vote.metrics == Metrics(1, 2, 3)
 
 
@@ -93,7 +93,7 @@ def test_a_corrupt_broadcast_is_answered_and_forgotten(node: Node) -> None:
     state = server.commit(server.seen(state, 1), server.open())
     task = server.tasks(state, [1])[1]
     assert task.broadcast is not None
-    corrupt = replace(task, broadcast=replace(task.broadcast, moves=b"\xff\xff"))
+    corrupt = replace(task, broadcast=replace(task.broadcast, change=b"\xff\xff"))
     answer = node.handle(TRAIN, corrupt)
     assert answer.error is not None
     assert answer.error.code == OutOfSync.code
@@ -113,7 +113,7 @@ def test_a_refused_task_leaves_the_store_as_it_was(
     spec = SPEC if of_this_run else replace(SPEC, run_id=5)
     task = server.tasks(server.forget(state, 1), [1])[1]
     assert task.broadcast is not None
-    broadcast = replace(task.broadcast, run_id=spec.run_id, round=9, moves=b"\xff")
+    broadcast = replace(task.broadcast, run_id=spec.run_id, round=9, change=b"\xff")
     where = Node(1, FileStore(tmp_path), make_trainer) if new_process else node
     answer = where.handle(QUERY, Content(spec=spec, broadcast=broadcast))
     assert answer.error is not None
@@ -137,7 +137,7 @@ def test_a_spec_that_it_has_changes_nothing(node: Node, tmp_path: Path) -> None:
 
 def test_a_run_that_does_not_fit_is_not_kept(node: Node, tmp_path: Path) -> None:
     foreign = replace(SPEC, data=replace(SPEC.data, dataset="cifar10"))
-    server = MaskServer.of(foreign)
+    server = Server.of(foreign)
     with pytest.raises(WrongSpec, match="data set: got digits; wanted cifar10"):
         node.handle(QUERY, server.tasks(server.start(), [1])[1])
     assert FileStore(tmp_path).load() is None

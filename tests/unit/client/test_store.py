@@ -36,7 +36,7 @@ def test_what_is_saved_comes_back_after_a_restart(tmp_path: Path) -> None:
     spec, state = kept
     assert spec == SPEC
     assert state is not None
-    assert (state.round, state.k.tolist()) == (3, STATE.k.tolist())
+    assert (state.round, state.values.tolist()) == (3, STATE.values.tolist())
 
 
 def test_a_spec_without_a_state(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pemn.data.datasets import input_contract, load
 from pemn.data.partition import shards
 from pemn.errors import DataError, MalformedFrame, RemoteError, WrongSpec
 from pemn.federation.levels import Levels
-from pemn.methods.mask import MaskServer
+from pemn.methods import Server
 from pemn.partition import Partition
 from pemn.prototype import Strategy
 from pemn.training.models import model_spec
@@ -115,7 +115,7 @@ def test_shares_that_the_data_do_not_allow_are_the_fault_of_the_run(
 ) -> None:
     spec = spec_of()
     spec = replace(spec, data=replace(spec.data, partition=partition, num_slots=num_slots))
-    server = MaskServer.of(spec)
+    server = Server.of(spec)
     task = encode(server.tasks(server.start(), [1])[1])
     node = Node(1, FileStore(tmp_path), TrainerFactory(device="cpu"))
     with pytest.raises(error, match=says):

@@ -96,7 +96,7 @@ def run(
             min_clients=min_clients,
             round_timeout_s=0.2,
             wait_timeout_s=1.0,
-            accuracy=lambda mask: mask.density,
+            accuracy=lambda weights: float(np.count_nonzero(weights)) / weights.size,
             progress=progress,
             keep=kept.extend,
         )
@@ -143,7 +143,7 @@ def last_round(node: Node, action: str, task: bytes) -> bytes:
 def cut_flips(node: Node, action: str, task: bytes) -> bytes:
     update = node.handle(action, decode(task)).update
     assert update is not None
-    return encode(Content(update=replace(update, flips=update.flips[:-3])))
+    return encode(Content(update=replace(update, vote=update.vote[:-3])))
 
 
 def failing(node: Node, action: str, task: bytes) -> bytes:
@@ -173,8 +173,8 @@ def test_a_bad_client_loses_its_vote_and_nothing_else(
     assert with_it.num_votes == [2] * ROUNDS
     assert says in log.read_text()
     without_it = run(ScriptedGrid([honest, honest]), log, kept)
-    assert np.array_equal(with_it.state.p_hat, without_it.state.p_hat)
-    assert np.array_equal(with_it.state.public.k, without_it.state.public.k)
+    assert np.array_equal(with_it.state.private[0], without_it.state.private[0])
+    assert np.array_equal(with_it.state.public.values, without_it.state.public.values)
 
 
 def test_a_client_that_loses_its_store_votes_in_the_same_round(log: Path, kept: list[Entry]) -> None:
@@ -193,7 +193,7 @@ def test_a_client_that_loses_its_store_votes_in_the_same_round(log: Path, kept: 
     assert outcome.num_votes == [3] * ROUNDS
     assert "client 1: says no spec of this run" in log.read_text()
     same = run(ScriptedGrid([honest] * 3), log, kept)
-    assert np.array_equal(outcome.state.public.k, same.state.public.k)
+    assert np.array_equal(outcome.state.public.values, same.state.public.values)
 
 
 def test_a_client_that_loses_its_state_gets_a_keyframe_and_not_the_seed(log: Path, kept: list[Entry]) -> None:
@@ -215,7 +215,7 @@ def test_a_client_that_loses_its_state_gets_a_keyframe_and_not_the_seed(log: Pat
     assert "client 1: says base round" in log.read_text()
     assert [entry.round for entry in kept if "spec" in entry.payload_by_kind] == [0, 0, 0]
     same = run(ScriptedGrid([honest] * 3), log, kept)
-    assert np.array_equal(outcome.state.public.k, same.state.public.k)
+    assert np.array_equal(outcome.state.public.values, same.state.public.values)
 
 
 def test_a_client_with_other_weights_never_votes(log: Path, kept: list[Entry]) -> None:
@@ -242,7 +242,7 @@ def test_a_round_without_enough_votes_is_repeated_from_the_same_state(log: Path,
     assert outcome.abandoned_rounds == 2
     assert outcome.num_votes == [2] * ROUNDS
     smooth = run(ScriptedGrid([honest] * 2), log, kept)
-    assert np.array_equal(outcome.state.p_hat, smooth.state.p_hat)
+    assert np.array_equal(outcome.state.private[0], smooth.state.private[0])
 
 
 def test_a_run_that_gets_nowhere_ends(log: Path, kept: list[Entry]) -> None:

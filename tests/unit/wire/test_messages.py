@@ -35,7 +35,7 @@ ROUND, U32 = st.integers(0, limits.MAX_ROUND), st.integers(0, 2**32 - 1)
 IDS = st.integers(0, 2**64 - 1)
 SLOT = st.integers(0, limits.MAX_SLOTS - 1)
 BROADCASTS = st.builds(
-    lambda run, a, b, hash_, moves: Broadcast(run, min(a, b), max(a, b), hash_, moves if a != b else b""),
+    lambda run, a, b, hash_, change: Broadcast(run, min(a, b), max(a, b), hash_, change if a != b else b""),
     IDS, ROUND, ROUND, st.binary(min_size=16, max_size=16), st.binary(max_size=50),
 )  # fmt: skip
 UPDATES = st.builds(
@@ -265,19 +265,19 @@ def test_a_content_is_a_task_or_one_answer(content: Content) -> None:
     ("message", "what"),
     [
         (Broadcast(RUN, 2, 1, HASH, b""), "base round"),
-        (Broadcast(RUN, 1, 1, HASH, b"x"), "moves from a round to itself"),
+        (Broadcast(RUN, 1, 1, HASH, b"x"), "change from a round to itself"),
         (Broadcast(RUN, 0, 1, HASH[:-1], b""), "length of state hash"),
         (Broadcast(RUN, 0, limits.MAX_ROUND + 1, HASH, b""), "round"),
         (Update(RUN, 1, limits.MAX_SLOTS, HASH, b"x", FLIPS_HASH, Metrics(1, 1, 1)), "slot"),
-        (Update(RUN, 1, 0, HASH, b"", FLIPS_HASH, Metrics(1, 1, 1)), "update without flips"),
+        (Update(RUN, 1, 0, HASH, b"", FLIPS_HASH, Metrics(1, 1, 1)), "update without a vote"),
         (Update(RUN, 1, 0, b"", b"x", FLIPS_HASH, Metrics(1, 1, 1)), "length of state hash"),
         (
             Update(RUN, 1, 0, HASH, b"x", FLIPS_HASH[1:], Metrics(1, 1, 1)),
-            "length of hash of the flips: got 7",
+            "length of hash of the vote: got 7",
         ),
         (
             Update(RUN, 1, 0, HASH, b"x", b"", Metrics(1, 1, 1)),
-            "length of hash of the flips: got 0; wanted 8",
+            "length of hash of the vote: got 0; wanted 8",
         ),
         (Ack(RUN, 1, 0, HASH, SHA + b"x"), "length of hash of the weights"),
     ],

@@ -7,9 +7,9 @@ It is the server's own file and never travels. All integers are little-endian; o
     8         run id
     4, 4      number of slots; number of public states
     12 each   by slot: slot; 1 + the round that it is known to have, or 0; the round that it last voted for, or 0
-    ...       by round, from 0, where no weight has moved, to the public state of now: round (4), length (4), moves
-              since the state before it
-    4 n       p_hat, int32
+    ...       by round, from 0, which follows from the spec, to the public state of now: round (4), length (4), the
+              change since the state before it
+    ...       private arrays, one after another, as the method shapes them
     32        SHA-256 of all bytes before
 """
 
@@ -21,10 +21,9 @@ import struct
 import numpy as np
 
 from pemn.errors import FileError, RemoteError
-from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.public import PublicState
-from pemn.federation.tally import UNIT
-from pemn.methods.mask.server import MaskServer, ServerState
+from pemn.methods.method import Private
+from pemn.methods.server import Server, ServerState
 from pemn.wire.limits import SHA256_BYTES
 
 _MAGIC = b"PEMNSV\x00\x01"
@@ -33,7 +32,7 @@ _SLOT = struct.Struct("<III")
 _STATE = struct.Struct("<II")
 
 
-def encode_state(server: MaskServer, state: ServerState) -> bytes:
+def encode_state(server: Server, state: ServerState) -> bytes:
     """Returns a server's state as bytes.
 
     Args:
@@ -44,16 +43,18 @@ def encode_state(server: MaskServer, state: ServerState) -> bytes:
     states = [*(state.past[round_] for round_ in sorted(state.past)), state.public]
     parts = [_HEAD.pack(_MAGIC, server.spec.run_id, len(slots), len(states))]
     parts += (_SLOT.pack(slot, state.known.get(slot, -1) + 1, state.voted.get(slot, 0)) for slot in slots)
-    before = PublicState.start(server.levels.num_params).k
+    before, _ = server.method.start()
     for each in states:
-        moves = encode_moves(before, each.k, server.levels)
-        parts += (_STATE.pack(each.round, len(moves)), moves)
-        before = each.k
-    body = b"".join(parts) + state.p_hat.astype("<i4").tobytes()
+        change = server.method.encode_change(before, each, state.private)
+        parts += (_STATE.pack(each.round, len(change)), change)
+        before = each
+    body = b"".join(
+        [*parts, *(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in state.private)]
+    )
     return body + hashlib.sha256(body).digest()
 
 
-def decode_state(server: MaskServer, data: bytes) -> ServerState:
+def decode_state(server: Server, data: bytes) -> ServerState:
     """Reads what `encode_state` wrote.
 
     Args:
@@ -72,7 +73,7 @@ def decode_state(server: MaskServer, data: bytes) -> ServerState:
         raise FileError(f"state of a server makes no sense: {error}") from error
 
 
-def _read(server: MaskServer, body: bytes) -> ServerState:
+def _read(server: Server, body: bytes) -> ServerState:
     magic, run_id, num_slots, num_states = _HEAD.unpack_from(body)
     if magic != _MAGIC:
         raise FileError("not a state of a server", got=magic.hex(), wanted=_MAGIC.hex())
@@ -85,20 +86,32 @@ def _read(server: MaskServer, body: bytes) -> ServerState:
     # An entry that says nothing, or a second one of a slot, would be another form of the same state.
     if [slot for slot, _, _ in slots] != sorted(known.keys() | voted.keys()):
         raise ValueError("entries of its slots")
-    states, k = [], PublicState.start(server.levels.num_params).k
+    first, private = server.method.start()
+    states, before = [], first
     for _ in range(num_states):
         round_, num_bytes = _STATE.unpack_from(body, at)
         at += _STATE.size + num_bytes
-        k = decode_moves(body[at - num_bytes : at], k, server.levels)
-        states.append(PublicState(round_, k))
+        before = PublicState(round_, server.method.decode_change(before, body[at - num_bytes : at]))
+        states.append(before)
     *past, now = states
     if [state.round for state in states] != sorted({0, *(state.round for state in states)}):
         raise ValueError("rounds of its public states")
-    if states[0].k.any():
-        raise ValueError("moves before round 1")
+    if not np.array_equal(states[0].values, first.values):
+        raise ValueError("a change before round 1")
     if max([0, *known.values(), *voted.values()]) > now.round:
         raise ValueError("a slot is ahead of the public state")
-    p_hat = np.frombuffer(body, "<i4", offset=at).astype(np.int32)
-    if p_hat.shape != k.shape or int(p_hat.min()) < 0 or int(p_hat.max()) > UNIT:
-        raise ValueError("p_hat")
-    return ServerState(now, p_hat, known, voted, {state.round: state for state in past})
+    learnt = _arrays(body[at:], private)
+    server.method.check_private(learnt)
+    return ServerState(now, learnt, known, voted, {state.round: state for state in past})
+
+
+def _arrays(data: bytes, like: Private) -> Private:
+    """Reads arrays of the shapes and dtypes of others."""
+    if len(data) != sum(array.nbytes for array in like):
+        raise ValueError("length of the private arrays")
+    arrays, at = [], 0
+    for array in like:
+        read = np.frombuffer(data, array.dtype.newbyteorder("<"), array.size, at)
+        arrays.append(read.astype(array.dtype).reshape(array.shape))
+        at += array.nbytes
+    return tuple(arrays)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from pemn.errors import FileError
 from pemn.federation.public import PublicState
-from pemn.methods.mask import MaskServer, ServerState, decode_state, encode_state
+from pemn.methods import Server, ServerState, decode_state, encode_state
 from tests.networks import model_spec, run_spec
 from tests.property.federation import World
 
 SPEC = run_spec(model_spec((9, 13), (10, 9)), step=4096)
-SERVER = MaskServer.of(SPEC)
+SERVER = Server.of(SPEC)
 
 
 def later() -> ServerState:
@@ -57,8 +57,8 @@ def with_slots(entries: list[tuple[int, int, int]]) -> bytes:
 def test_nothing_is_lost(state: ServerState) -> None:
     data = encode_state(SERVER, state)
     found = decode_state(SERVER, data)
-    assert np.array_equal(found.p_hat, state.p_hat)
-    assert found.p_hat.dtype == np.int32
+    assert np.array_equal(found.private[0], state.private[0])
+    assert found.private[0].dtype == np.int32
     assert (dict(found.known), dict(found.voted)) == (dict(state.known), dict(state.voted))
     assert sorted(found.past) == sorted(state.past)
     for round_ in (*state.past, state.public.round):
@@ -66,7 +66,7 @@ def test_nothing_is_lost(state: ServerState) -> None:
         assert kept is not None
         assert wanted is not None
         assert kept.round == wanted.round == round_
-        assert np.array_equal(kept.k, wanted.k)
+        assert np.array_equal(kept.values, wanted.values)
     assert encode_state(SERVER, found) == data
 
 
@@ -94,7 +94,7 @@ def test_a_state_that_nobody_moved_costs_its_p_hat() -> None:
 
 
 def test_it_is_the_servers_own_run() -> None:
-    foreign = MaskServer.of(replace(SPEC, run_id=0xABC))
+    foreign = Server.of(replace(SPEC, run_id=0xABC))
     with pytest.raises(
         FileError, match="state of another run: got 0123456789abcdef; wanted 0000000000000abc"
     ):
@@ -104,7 +104,7 @@ def test_it_is_the_servers_own_run() -> None:
 @pytest.mark.parametrize("shapes", [((9, 13),), ((9, 13), (10, 9), (1, 1))])
 def test_another_network_of_the_same_run_id(shapes: tuple[tuple[int, int], ...]) -> None:
     with pytest.raises(FileError, match="makes no sense"):
-        decode_state(MaskServer.of(run_spec(model_spec(*shapes), step=4096)), DATA)
+        decode_state(Server.of(run_spec(model_spec(*shapes), step=4096)), DATA)
 
 
 @given(st.integers(0, len(DATA) - 1), st.integers(1, 255))
@@ -127,7 +127,7 @@ def test_a_cut_is_noticed(length: int) -> None:
         (b"", "makes no sense"),
         (b"PEMNSV\x00\x02" + DATA[8:-32], "not a state of a server"),
         (DATA[:-32] + b"\0", "makes no sense"),
-        (DATA[:-32] + bytes(4), "p_hat"),
+        (DATA[:-32] + bytes(4), "length of the private arrays"),
         (DATA[:-36] + b"\xff\xff\xff\xff", "p_hat"),
         (DATA[:-36] + b"\x01\0\0\x01", "p_hat"),
         (DATA[:20] + b"\0\0\0\0" + DATA[24:-32], "makes no sense"),
@@ -171,7 +171,7 @@ def test_nothing_has_moved_before_round_1() -> None:
         replace(STATE, past={**STATE.past, 0: PublicState(0, moved)}),
         replace(SERVER.start(), public=PublicState(0, moved)),
     ):
-        with pytest.raises(FileError, match="moves before round 1"):
+        with pytest.raises(FileError, match="a change before round 1"):
             decode_state(SERVER, encode_state(SERVER, state))
 
 

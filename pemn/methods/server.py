@@ -1,21 +1,16 @@
-"""The server's half of the `mask` method."""
+"""The server's half of a run, whatever the method: who has which model, who has voted, and what is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pemn.errors import MalformedFrame, OutOfSync, WrongRound
-from pemn.federation import public, tally
-from pemn.federation.flips import Draw, decode_flips
-from pemn.federation.levels import Levels
+from pemn.errors import OutOfSync, WrongRound
 from pemn.federation.public import PublicState
-from pemn.mask import Mask
-from pemn.methods.mask.ballot import Ballot, Vote
-from pemn.rebuild import rebuild, weights_sha256
+from pemn.methods.ballot import Ballot, Vote
+from pemn.methods.method import Method, Private
+from pemn.methods.registry import method_of
+from pemn.rebuild import weights_sha256
 from pemn.wire.messages import Ack, Broadcast, Content, Update
 from pemn.wire.spec import Spec
 
@@ -26,7 +21,7 @@ class ServerState:
 
     Attributes:
         public: What everybody shares.
-        p_hat: int32 [n], in 2^-24; what the server knows more finely. It never leaves the server.
+        private: What the server knows besides; it never leaves the server.
         known: For each slot that has the spec, the round of the public state that it was last seen with.
         voted: For each slot, the last round that it has voted for.
         past: Earlier public states that clients may still have, by their rounds; that of round 0 always, once it is
@@ -34,7 +29,7 @@ class ServerState:
     """
 
     public: PublicState
-    p_hat: NDArray[np.int32]
+    private: Private
     known: Mapping[int, int] = field(default_factory=dict)
     voted: Mapping[int, int] = field(default_factory=dict)
     past: Mapping[int, PublicState] = field(default_factory=dict)
@@ -49,31 +44,33 @@ class ServerState:
 
 
 @dataclass(frozen=True)
-class MaskServer:
+class Server:
     """The server's half.
 
     Attributes:
-        spec: The run.
-        levels: Its probabilities.
+        method: Of the run.
         late_rounds: How many rounds a vote may come too late and still count, whole; 0 refuses every late one.
         past_rounds: For how many rounds the state that a client has is kept, n bytes each. A client that was away for
             longer gets a keyframe, the change since round 0.
     """
 
-    spec: Spec
-    levels: Levels
+    method: Method
     late_rounds: int = 0
     past_rounds: int = 16
 
     @classmethod
-    def of(cls, spec: Spec, late_rounds: int = 0, past_rounds: int = 16) -> MaskServer:
+    def of(cls, spec: Spec, late_rounds: int = 0, past_rounds: int = 16) -> Server:
         """Returns the server's half of a run."""
-        return cls(spec, Levels.of(spec), late_rounds, past_rounds)
+        return cls(method_of(spec), late_rounds, past_rounds)
+
+    @property
+    def spec(self) -> Spec:
+        """The run."""
+        return self.method.spec
 
     def start(self) -> ServerState:
         """Returns the state before the first round."""
-        first = PublicState.start(self.spec.model.num_params)
-        return ServerState(first, tally.start(self.levels.at(first.k)))
+        return ServerState(*self.method.start())
 
     def tasks(self, state: ServerState, slots: Iterable[int]) -> dict[int, Content]:
         """Returns what each client needs to have the public state: the spec if it is new, and a broadcast.
@@ -87,18 +84,22 @@ class MaskServer:
         if behind:
             keyframe = broadcasts.get(0) or self._broadcast(state, state.past[0])
             for round_ in behind:
-                broadcasts[round_] = min(broadcasts[round_], keyframe, key=lambda message: len(message.moves))
+                broadcasts[round_] = min(
+                    broadcasts[round_], keyframe, key=lambda message: len(message.change)
+                )
         return {
             slot: Content(spec=None if slot in state.known else self.spec, broadcast=broadcasts[base.round])
             for slot, base in bases.items()
         }
 
     def _broadcast(self, state: ServerState, base: PublicState) -> Broadcast:
-        return public.broadcast(self.spec.run_id, self.levels, base, state.public)
+        now, run_id = state.public, self.spec.run_id
+        change = self.method.encode_change(base, now, state.private)
+        return Broadcast(run_id, base.round, now.round, now.hash(run_id), change)
 
     def open(self) -> Ballot:
         """Returns an empty ballot for the next round."""
-        return Ballot(self.spec.model.num_params)
+        return Ballot(self.method.tally())
 
     def read_vote(self, state: ServerState, slot: int, update: Update) -> Vote:
         """Checks an answer to a training task of the round after `state`, or of one at most `late_rounds` before it.
@@ -109,7 +110,7 @@ class MaskServer:
             WrongRound: If it is for another run or slot, for a round that is not asked for, or one that the slot has
                 voted for already.
             OutOfSync: If it was trained from another public state.
-            MalformedFrame: If its flips are no canonical coded mask, or not those that were hashed.
+            MalformedFrame: If it is no canonical vote, or not the one that was hashed.
         """
         now = state.public.round + 1
         if (update.run_id, update.slot) != (self.spec.run_id, slot):
@@ -122,10 +123,8 @@ class MaskServer:
                 "round", got=update.round, wanted=f"{oldest} .. {now}", where=f"update of slot {slot}"
             )
         self._check_state(base, slot, update.state_hash)
-        flips = decode_flips(update.flips, Draw(self.levels, base.k, update.round, slot))
-        if flips.hash(update.state_hash) != update.flips_hash:
-            raise MalformedFrame("hash of the flips", where=f"update of slot {slot}")
-        return Vote(flips, update.metrics)
+        content = self.method.read_vote(base, slot, update.vote, update.vote_hash)
+        return Vote(slot, update.round, content, update.metrics)
 
     def take_vote(self, state: ServerState, ballot: Ballot, slot: int, update: Update) -> ServerState:
         """Counts an answer to a training task; see `read_vote` for what is refused.
@@ -140,7 +139,7 @@ class MaskServer:
 
     def weights_sha256(self, state: ServerState) -> bytes:
         """Returns the hash of the weights that every client with this state must have."""
-        return weights_sha256(rebuild(self.spec.model, self.mask(state)))
+        return weights_sha256(self.method.weights(state.public))
 
     def check_ack(self, state: ServerState, slot: int, ack: Ack, weights: bytes) -> None:
         """Checks an answer to a task without training.
@@ -175,14 +174,12 @@ class MaskServer:
             state: Before the round.
             ballot: Its votes; the order in which they came does not matter.
         """
-        protocol, now = self.spec.protocol, state.public
-        p_hat = tally.learn(protocol, state.p_hat, ballot.tally)
-        k = tally.settle(protocol, p_hat, now.k, self.levels.at(now.k))
+        now = state.public
+        after, private = self.method.commit(now, state.private, ballot.tally)
         past = {**state.past, now.round: now}
-        after = PublicState(now.round + 1, k)
         return ServerState(
             public=after,
-            p_hat=p_hat,
+            private=private,
             known=state.known,
             voted={**state.voted, **ballot.rounds},
             past={round_: past[round_] for round_ in self._needed(after.round, state.known) & past.keys()},
@@ -200,10 +197,6 @@ class MaskServer:
         """Returns the state for a client that has lost its store: it gets the spec again, and a keyframe."""
         known = {s: r for s, r in state.known.items() if s != slot}
         return replace(state, known=known)
-
-    def mask(self, state: ServerState) -> Mask:
-        """Returns the model that everybody shares."""
-        return state.public.mask(self.levels)
 
     def _needed(self, now: int, known: Mapping[int, int]) -> set[int]:
         """Returns the rounds whose states a client may still have, or a late vote may come from."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from pemn.errors import WrongRound
-from pemn.federation.flips import Flips
-from pemn.federation.tally import Tally
+from pemn.methods.method import Tally
 from pemn.wire.messages import Metrics
 
 
@@ -17,31 +17,30 @@ class Vote:
     """A checked update.
 
     Attributes:
-        flips: What it adds to the tally; its draw says who votes, and for which round.
+        slot: Who votes.
+        round: Which round it was trained for.
+        content: What it says, as the method has understood it.
         metrics: What the client said of its work.
     """
 
-    flips: Flips
+    slot: int
+    round: int
+    content: Any
     metrics: Metrics
-
-    @property
-    def round(self) -> int:
-        """Which round it was trained for."""
-        return self.flips.draw.round
 
 
 class Ballot:
-    """Takes one vote a slot; holds sums and up to seven votes, so its size hardly grows with their number.
+    """Takes one vote a slot.
 
     In which order the slots' votes come changes nothing. Of two votes of one slot, a late one and the next, the first
     counts: so no client moves a weight by more than its share, and a client answers its tasks in turn.
 
     Args:
-        num_params: n.
+        tally: Empty; the method's own.
     """
 
-    def __init__(self, num_params: int) -> None:
-        self.tally = Tally(num_params)
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
         self._rounds: dict[int, int] = {}
         self._metrics: dict[int, Metrics] = {}
 
@@ -65,9 +64,8 @@ class Ballot:
         Raises:
             WrongRound: If the slot has voted already.
         """
-        slot = vote.flips.draw.slot
-        if slot in self._rounds:
-            raise WrongRound("second vote of a slot", got=vote.round, where=f"slot {slot}")
-        self.tally.add(vote.flips)
-        self._rounds[slot] = vote.round
-        self._metrics[slot] = vote.metrics
+        if vote.slot in self._rounds:
+            raise WrongRound("second vote of a slot", got=vote.round, where=f"slot {vote.slot}")
+        self.tally.add(vote.slot, vote.content, vote.metrics)
+        self._rounds[vote.slot] = vote.round
+        self._metrics[vote.slot] = vote.metrics

@@ -1,0 +1,83 @@
+"""A client's half of a run, whatever the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pemn.errors import MissingSpec, OutOfSync, WrongSpec
+from pemn.federation.public import PublicState
+from pemn.methods.method import Method, Trainer
+from pemn.methods.registry import method_of
+from pemn.rebuild import weights_sha256
+from pemn.wire.messages import Ack, Broadcast, Update
+from pemn.wire.spec import Spec
+
+
+@dataclass(frozen=True)
+class Client:
+    """The client's half.
+
+    Attributes:
+        method: Of the run.
+        slot: The client's number, 0 .. num_slots-1.
+    """
+
+    method: Method
+    slot: int
+
+    @classmethod
+    def of(cls, spec: Spec, slot: int) -> Client:
+        """Returns a client's half of a run.
+
+        Raises:
+            WrongSpec: If the run has no such slot.
+        """
+        if not 0 <= slot < spec.data.num_slots:
+            raise WrongSpec("slot", got=slot, wanted=f"0 .. {spec.data.num_slots - 1}")
+        return cls(method_of(spec), slot)
+
+    @property
+    def spec(self) -> Spec:
+        """The run."""
+        return self.method.spec
+
+    def start(self) -> PublicState:
+        """Returns the state before the first round."""
+        return self.method.start()[0]
+
+    def apply(self, state: PublicState, message: Broadcast) -> PublicState:
+        """Returns the public state after a broadcast; one that was applied before changes nothing.
+
+        Raises:
+            MissingSpec: If it is of another run.
+            OutOfSync: If it starts from another state than `state`, or leads to another hash.
+            MalformedFrame: If its change is none.
+        """
+        run_id = self.spec.run_id
+        if message.run_id != run_id:
+            raise MissingSpec("run", got=f"{message.run_id:016x}", wanted=f"{run_id:016x}", where="broadcast")
+        if message.round == state.round and message.state_hash == state.hash(run_id):
+            return state
+        if message.base_round == 0:
+            state = self.start()
+        if message.base_round != state.round:
+            raise OutOfSync("base round", got=message.base_round, wanted=state.round, where="broadcast")
+        after = PublicState(message.round, self.method.decode_change(state, message.change))
+        if after.hash(run_id) != message.state_hash:
+            raise OutOfSync("hash of the public state", where=f"broadcast of round {message.round}")
+        return after
+
+    def train(self, state: PublicState, trainer: Trainer) -> Update:
+        """Trains a round on the public state and votes.
+
+        Raises:
+            LocalError: If the trainer returns what is none of this network.
+        """
+        vote, vote_hash, metrics = self.method.vote(state, self.slot, trainer)
+        run_id = self.spec.run_id
+        return Update(run_id, state.round + 1, self.slot, state.hash(run_id), vote, vote_hash, metrics)
+
+    def acknowledge(self, state: PublicState) -> Ack:
+        """Rebuilds the weights of the shared model and says which they are."""
+        weights, run_id = self.method.weights(state), self.spec.run_id
+        return Ack(run_id, state.round, self.slot, state.hash(run_id), weights_sha256(weights))

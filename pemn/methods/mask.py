@@ -1,0 +1,108 @@
+"""The `mask` method: a seed once, then only binary masks in both directions.
+
+The public values are k, int8: how many steps each weight has moved. The private array is p_hat, int32 in 2^-24: what
+the server knows more finely. Trainers are given q and return p, both uint16 in 1/65536.
+
+Source: docs/algorithm.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemn.errors import LocalError, MalformedFrame
+from pemn.federation import tally
+from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_flips
+from pemn.federation.levels import Levels
+from pemn.federation.moves import decode_moves, encode_moves
+from pemn.federation.public import PublicState
+from pemn.methods.method import Private, Trainer
+from pemn.rebuild import rebuild
+from pemn.wire.messages import Metrics
+from pemn.wire.spec import MaskProtocol, Spec
+
+
+class FlipTally:
+    """Holds sums and up to seven votes, so its size hardly grows with their number."""
+
+    def __init__(self, num_params: int) -> None:
+        self.flips = tally.Tally(num_params)
+
+    def add(self, slot: int, vote: Flips, metrics: Metrics) -> None:
+        """Takes a vote; all are equal."""
+        self.flips.add(vote)
+
+
+@dataclass(frozen=True)
+class MaskMethod:
+    """A run of the method.
+
+    Attributes:
+        spec: The run.
+        protocol: How the public state moves.
+        levels: From k to probabilities.
+    """
+
+    spec: Spec
+    protocol: MaskProtocol
+    levels: Levels
+
+    @classmethod
+    def of(cls, spec: Spec) -> MaskMethod:
+        """Returns the method of a run."""
+        return cls(spec, spec.protocol, Levels.of(spec))
+
+    def start(self) -> tuple[PublicState, Private]:
+        """See `Method`."""
+        k = np.zeros(self.spec.model.num_params, np.int8)
+        return PublicState(0, k), (tally.start(self.levels.at(k)),)
+
+    def encode_change(self, base: PublicState, now: PublicState, private: Private) -> bytes:
+        """See `Method`; moves."""
+        return encode_moves(base.values, now.values, self.levels)
+
+    def decode_change(self, base: PublicState, change: bytes) -> NDArray[np.int8]:
+        """See `Method`."""
+        return decode_moves(change, base.values, self.levels)
+
+    def vote(self, public: PublicState, slot: int, trainer: Trainer) -> tuple[bytes, bytes, Metrics]:
+        """See `Method`; flips."""
+        q = self.levels.at(public.values)
+        trained, metrics = trainer.train(q, public.round + 1)
+        if trained.shape != q.shape or trained.dtype != q.dtype:
+            raise LocalError("trained probabilities", got=(trained.dtype, trained.shape))
+        flips = draw_flips(trained, self._draw(public, slot))
+        return encode_flips(flips), flips.hash(public.hash(self.spec.run_id)), metrics
+
+    def read_vote(self, base: PublicState, slot: int, vote: bytes, vote_hash: bytes) -> Flips:
+        """See `Method`."""
+        flips = decode_flips(vote, self._draw(base, slot))
+        if flips.hash(base.hash(self.spec.run_id)) != vote_hash:
+            raise MalformedFrame("hash of the flips", where=f"update of slot {slot}")
+        return flips
+
+    def tally(self) -> FlipTally:
+        """See `Method`."""
+        return FlipTally(self.spec.model.num_params)
+
+    def commit(self, public: PublicState, private: Private, votes: FlipTally) -> tuple[PublicState, Private]:
+        """See `Method`."""
+        p_hat = tally.learn(self.protocol, private[0], votes.flips)
+        k = tally.settle(self.protocol, p_hat, public.values, self.levels.at(public.values))
+        return PublicState(public.round + 1, k), (p_hat,)
+
+    def check_private(self, private: Private) -> None:
+        """See `Method`."""
+        (p_hat,) = private
+        if int(p_hat.min()) < 0 or int(p_hat.max()) > tally.UNIT:
+            raise ValueError("p_hat")
+
+    def weights(self, public: PublicState) -> NDArray[np.float32]:
+        """See `Method`; those of `mask`."""
+        return rebuild(self.spec.model, self.levels.mask(public.values))
+
+    def _draw(self, base: PublicState, slot: int) -> Draw:
+        return Draw(self.levels, base.values, base.round + 1, slot)

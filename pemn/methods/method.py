@@ -1,0 +1,126 @@
+"""What a federated method is: a frozen value of pure functions, state in and state out.
+
+A method says what the public model is, how its changes travel down, how a client's vote is made and travels up, and
+what a server learns from the votes. Who has which model, who has voted, and what is refused is the same for all of
+them, and lies in `Server` and `Client`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+from pemn.federation.public import PublicState
+from pemn.wire.messages import Metrics
+from pemn.wire.spec import Spec
+
+Private: TypeAlias = tuple[NDArray[Any], ...]
+"""What a server knows besides the public state: arrays of the method's own, which it never sends."""
+
+
+class Trainer(Protocol):
+    """What a client needs of a training framework."""
+
+    def train(self, start: NDArray[Any], round_: int) -> tuple[NDArray[Any], Metrics]:
+        """Trains on the client's data.
+
+        Args:
+            start: Where to start from, [n]; what it is the method says.
+            round_: Which round, from 1; keys every random draw.
+
+        Returns:
+            What was trained, an array like `start` (equal to it where nothing was trained), and metrics.
+        """
+        ...
+
+
+class Vote(Protocol):
+    """What a server has understood of a client's vote; the method's own."""
+
+
+class Tally(Protocol):
+    """Takes the votes of a round, in any order, and comes to the same whatever that was."""
+
+    def add(self, slot: int, vote: Any, metrics: Metrics) -> None:
+        """Takes the vote of a slot, the only one of it."""
+        ...
+
+
+class Method(Protocol):
+    """A federated method, for one run."""
+
+    @property
+    def spec(self) -> Spec:
+        """The run."""
+        ...
+
+    def start(self) -> tuple[PublicState, Private]:
+        """Returns the public state before the first round, which follows from the spec alone, and the private one."""
+        ...
+
+    def encode_change(self, base: PublicState, now: PublicState, private: Private) -> bytes:
+        """Codes what takes a receiver from `base` to `now`.
+
+        Args:
+            base: What it has, of an earlier round or the same.
+            now: What it is to have.
+            private: What the server knows besides.
+        """
+        ...
+
+    def decode_change(self, base: PublicState, change: bytes) -> NDArray[Any]:
+        """Returns the values of the public state after a change.
+
+        Raises:
+            MalformedFrame: If the change is none.
+        """
+        ...
+
+    def vote(self, public: PublicState, slot: int, trainer: Trainer) -> tuple[bytes, bytes, Metrics]:
+        """Trains the round after `public` and returns the coded vote, its hash and metrics.
+
+        Raises:
+            LocalError: If the trainer returns something else than an array like what it was given.
+        """
+        ...
+
+    def read_vote(self, base: PublicState, slot: int, vote: bytes, vote_hash: bytes) -> Any:
+        """Returns what a vote says.
+
+        Args:
+            base: The public state that it was trained from.
+            slot: Whose vote.
+            vote: As `vote` coded it.
+            vote_hash: As `vote` returned it.
+
+        Raises:
+            MalformedFrame: If it is no canonical vote, or not the one that was hashed.
+        """
+        ...
+
+    def tally(self) -> Tally:
+        """Returns an empty tally."""
+        ...
+
+    def commit(self, public: PublicState, private: Private, tally: Any) -> tuple[PublicState, Private]:
+        """Returns both states after a round.
+
+        Args:
+            public: Before it.
+            private: Before it.
+            tally: Of its votes.
+        """
+        ...
+
+    def check_private(self, private: Private) -> None:
+        """Checks the values of private arrays that come from a file.
+
+        Raises:
+            ValueError: If they can be none.
+        """
+        ...
+
+    def weights(self, public: PublicState) -> NDArray[Any]:
+        """Returns the weights of the model that everybody shares: float32 [n]."""
+        ...
