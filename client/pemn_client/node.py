@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pemn.errors import MalformedFrame, MissingSpec, OutOfSync
 from pemn.federation.public import PublicState
 from pemn.methods import Client, Trainer
-from pemn.wire.messages import Broadcast, Content, Failure
+from pemn.wire.messages import Broadcast, Content, Failure, Update
 from pemn.wire.spec import Spec
-from pemn_client.store import Store
+from pemn_client.store import Memory, Store
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class Node:
             _LOG.warning("asking the server for a keyframe: %s", error)
             return Content(error=Failure(OutOfSync.code, str(error)))
         if action == TRAIN:
-            update = run.client.train(state, run.trainer)
+            update = self._train(run, state)
             metrics = update.metrics
             _LOG.info(
                 "round %d: trained on %d images, loss %.3f, %.1f s; voted in %d bytes",
@@ -75,6 +75,15 @@ class Node:
             )
             return Content(update=update)
         return Content(ack=run.client.acknowledge(state))
+
+    def _train(self, run: _Run, state: PublicState) -> Update:
+        """Votes; a round that is asked for again is trained from what was kept before it was trained first."""
+        round_, kept = state.round + 1, self._store.load_memory(run.client.spec)
+        memory = kept.before(round_) if kept else None
+        update, after = run.client.train(state, run.trainer, memory)
+        if after is not None:
+            self._store.save_memory(run.client.spec, Memory(round_, memory, after))
+        return update
 
     def _take(self, task: Content, broadcast: Broadcast) -> tuple[_Run, PublicState]:
         """Applies a broadcast, and keeps what came of it; a task that is refused leaves everything as it was."""

@@ -13,25 +13,48 @@ import logging
 import secrets
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pemn.errors import FileError, RemoteError
 from pemn.federation.public import PublicState
 from pemn.files import read_bytes, write_atomic
-from pemn.wire.limits import MAX_PARAMS, MAX_SPEC_BYTES
+from pemn.methods import method_of
+from pemn.wire.limits import MAX_SPEC_BYTES
 from pemn.wire.spec import Spec
 
 _LOG = logging.getLogger(__name__)
 _MAGIC = b"PEMNST\x00\x01"
 _HEAD = struct.Struct("<QI")
+_STATE_NAME, _MEMORY_NAME = "state.bin", "memory.bin"
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What a client of some methods keeps of its own between votes.
+
+    Attributes:
+        round: Which it has voted for last.
+        earlier: What it had before that vote; None if it was the first.
+        later: What it has since.
+    """
+
+    round: int
+    earlier: NDArray[Any] | None
+    later: NDArray[Any]
+
+    def before(self, round_: int) -> NDArray[Any] | None:
+        """Returns what a vote for a round is to be made with."""
+        return self.later if round_ > self.round else self.earlier
 
 
 class Store(Protocol):
-    """Where a client's spec and public state are kept."""
+    """Where a client's spec, public state and memory are kept."""
 
     def load(self) -> tuple[Spec, PublicState | None] | None:
         """Returns what was saved; None, or no state, where there is nothing or it cannot be trusted."""
@@ -43,6 +66,14 @@ class Store(Protocol):
 
     def save_state(self, spec: Spec, state: PublicState) -> None:
         """Keeps the public state."""
+        ...
+
+    def load_memory(self, spec: Spec) -> Memory | None:
+        """Returns what was saved for a run, if anything."""
+        ...
+
+    def save_memory(self, spec: Spec, memory: Memory) -> None:
+        """Keeps the memory."""
         ...
 
 
@@ -58,6 +89,7 @@ class MemoryStore:
         self._shared = WeakValueDictionary() if shared is None else shared
         self._spec: Spec | None = None
         self._state: PublicState | None = None
+        self._memory: Memory | None = None
 
     def load(self) -> tuple[Spec, PublicState | None] | None:
         """See `Store`."""
@@ -65,7 +97,7 @@ class MemoryStore:
 
     def save_spec(self, spec: Spec) -> None:
         """See `Store`."""
-        self._spec, self._state = spec, None
+        self._spec, self._state, self._memory = spec, None, None
 
     def save_state(self, spec: Spec, state: PublicState) -> None:
         """See `Store`."""
@@ -76,9 +108,17 @@ class MemoryStore:
             self._shared[spec.run_id, state.round] = shared = state
         self._state = shared
 
+    def load_memory(self, spec: Spec) -> Memory | None:
+        """See `Store`."""
+        return self._memory
+
+    def save_memory(self, spec: Spec, memory: Memory) -> None:
+        """See `Store`."""
+        self._memory = memory
+
 
 class FileStore:
-    """A folder: `spec.bin`, `state.bin` and `client_id`, each written whole or not at all, and a lock.
+    """A folder: `spec.bin`, `state.bin`, `memory.bin` and `client_id`, each written whole or not at all, and a lock.
 
     Args:
         folder: Made if it is missing.
@@ -132,26 +172,49 @@ class FileStore:
 
     def save_spec(self, spec: Spec) -> None:
         """See `Store`."""
-        (self._folder / "state.bin").unlink(missing_ok=True)
+        for name in (_STATE_NAME, _MEMORY_NAME):
+            (self._folder / name).unlink(missing_ok=True)
         write_atomic(self._folder / "spec.bin", spec.to_bytes(), mode=0o600)
 
     def save_state(self, spec: Spec, state: PublicState) -> None:
         """See `Store`."""
-        body = _MAGIC + _HEAD.pack(spec.run_id, state.round) + state.values.tobytes()
-        write_atomic(self._folder / "state.bin", body + hashlib.sha256(body).digest(), mode=0o600)
+        self._write(_STATE_NAME, spec, state.round, state.values.tobytes())
+
+    def load_memory(self, spec: Spec) -> Memory | None:
+        """See `Store`; a damaged memory is none: what it owed is lost."""
+        found = self._read(_MEMORY_NAME, spec, 9 * spec.model.num_params)
+        if found is None:
+            return None
+        round_, data = found
+        arrays = np.frombuffer(data[1:], np.float32).reshape(-1, spec.model.num_params)
+        return Memory(round_, arrays[0] if data[0] else None, arrays[-1])
+
+    def save_memory(self, spec: Spec, memory: Memory) -> None:
+        """See `Store`."""
+        parts = [part.astype("<f4").tobytes() for part in (memory.earlier, memory.later) if part is not None]
+        self._write(_MEMORY_NAME, spec, memory.round, bytes([memory.earlier is not None]) + b"".join(parts))
 
     def _load_state(self, spec: Spec) -> PublicState | None:
-        path = self._folder / "state.bin"
+        like = method_of(spec).start()[0].values
+        found = self._read(_STATE_NAME, spec, like.nbytes)
+        if found is None or len(found[1]) != like.nbytes:
+            return None
+        return PublicState(found[0], np.frombuffer(found[1], like.dtype))
+
+    def _write(self, name: str, spec: Spec, round_: int, data: bytes) -> None:
+        body = _MAGIC + _HEAD.pack(spec.run_id, round_) + data
+        write_atomic(self._folder / name, body + hashlib.sha256(body).digest(), mode=0o600)
+
+    def _read(self, name: str, spec: Spec, max_bytes: int) -> tuple[int, bytes] | None:
+        """Returns round and data of a file of this run, if there is one that is whole."""
+        path = self._folder / name
         if not path.exists():
             return None
-        data = read_bytes(path, max_bytes=MAX_PARAMS + 4096, what="public state")
+        data = read_bytes(path, max_bytes=max_bytes + 4096, what=name)
         body, digest = data[:-32], data[-32:]
         head = len(_MAGIC) + _HEAD.size
-        whole = hashlib.sha256(body).digest() == digest and body.startswith(_MAGIC)
-        if not whole or len(body) != head + spec.model.num_params:
-            _LOG.warning("the public state in %s is damaged: asking for it again", path)
+        if hashlib.sha256(body).digest() != digest or not body.startswith(_MAGIC) or len(body) <= head:
+            _LOG.warning("%s is damaged", path)
             return None
         run_id, round_ = _HEAD.unpack_from(body, len(_MAGIC))
-        if run_id != spec.run_id:
-            return None
-        return PublicState(round_, np.frombuffer(body, np.int8, offset=head))
+        return (round_, body[head:]) if run_id == spec.run_id else None

@@ -18,7 +18,7 @@ from pemn.installed import is_installed
 from pemn.methods import Trainer
 from pemn.partition import Partition
 from pemn.training.device import choose_device
-from pemn.training.local import MaskTrainer
+from pemn.training.local import local_trainer
 from pemn.training.models import check_model
 from pemn.wire.spec import Spec
 
@@ -77,7 +77,7 @@ class TrainerFactory:
         _LOG.info("slot %d has %d of the %d images of %s", slot, len(mine), len(data.labels), data.name)
         images = spec.model.input.normalise(data.images[mine])
         device = choose_device(self.device)
-        return MaskTrainer(spec.model, spec.training, images, data.labels[mine], slot, device)
+        return local_trainer(spec, images, data.labels[mine], slot, device)
 
 
 @lru_cache(maxsize=1)

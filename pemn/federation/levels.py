@@ -85,7 +85,7 @@ class Levels:
     @classmethod
     def of(cls, spec: Spec) -> Levels:
         """Returns the probabilities of a run's network."""
-        return cls(spec.protocol, spec.model.seed, spec.model.sizes)
+        return cls(spec.mask, spec.model.seed, spec.model.sizes)
 
     @cached_property
     def num_params(self) -> int:

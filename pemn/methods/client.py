@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
 
 from pemn.errors import MissingSpec, OutOfSync, WrongSpec
 from pemn.federation.public import PublicState
@@ -67,15 +70,33 @@ class Client:
             raise OutOfSync("hash of the public state", where=f"broadcast of round {message.round}")
         return after
 
-    def train(self, state: PublicState, trainer: Trainer) -> Update:
+    def train(
+        self, state: PublicState, trainer: Trainer, memory: NDArray[Any] | None = None
+    ) -> tuple[Update, NDArray[Any] | None]:
         """Trains a round on the public state and votes.
+
+        Args:
+            state: What to start from.
+            trainer: Of the method's kind.
+            memory: What the last call returned, if there was one.
+
+        Returns:
+            The vote, and what this client has to keep for the next one, if anything.
 
         Raises:
             LocalError: If the trainer returns what is none of this network.
         """
-        vote, vote_hash, metrics = self.method.vote(state, self.slot, trainer)
-        run_id = self.spec.run_id
-        return Update(run_id, state.round + 1, self.slot, state.hash(run_id), vote, vote_hash, metrics)
+        trained, run_id = self.method.vote(state, self.slot, trainer, memory), self.spec.run_id
+        update = Update(
+            run_id=run_id,
+            round=state.round + 1,
+            slot=self.slot,
+            state_hash=state.hash(run_id),
+            vote=trained.vote,
+            vote_hash=trained.vote_hash,
+            metrics=trained.metrics,
+        )
+        return update, trained.memory
 
     def acknowledge(self, state: PublicState) -> Ack:
         """Rebuilds the weights of the shared model and says which they are."""

@@ -9,17 +9,18 @@ Source: docs/algorithm.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.errors import LocalError, MalformedFrame
+from pemn.errors import MalformedFrame
 from pemn.federation import tally
 from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_flips
 from pemn.federation.levels import Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.public import PublicState
-from pemn.methods.method import Private, Trainer
+from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import rebuild
 from pemn.wire.messages import Metrics
 from pemn.wire.spec import MaskProtocol, Spec
@@ -53,7 +54,7 @@ class MaskMethod:
     @classmethod
     def of(cls, spec: Spec) -> MaskMethod:
         """Returns the method of a run."""
-        return cls(spec, spec.protocol, Levels.of(spec))
+        return cls(spec, spec.mask, Levels.of(spec))
 
     def start(self) -> tuple[PublicState, Private]:
         """See `Method`."""
@@ -68,14 +69,16 @@ class MaskMethod:
         """See `Method`."""
         return decode_moves(change, base.values, self.levels)
 
-    def vote(self, public: PublicState, slot: int, trainer: Trainer) -> tuple[bytes, bytes, Metrics]:
+    @property
+    def complete(self) -> bool:
+        """See `Method`."""
+        return False
+
+    def vote(self, public: PublicState, slot: int, trainer: Trainer, memory: NDArray[Any] | None) -> Trained:
         """See `Method`; flips."""
-        q = self.levels.at(public.values)
-        trained, metrics = trainer.train(q, public.round + 1)
-        if trained.shape != q.shape or trained.dtype != q.dtype:
-            raise LocalError("trained probabilities", got=(trained.dtype, trained.shape))
+        trained, metrics = trained_like(self.levels.at(public.values), trainer, public.round + 1)
         flips = draw_flips(trained, self._draw(public, slot))
-        return encode_flips(flips), flips.hash(public.hash(self.spec.run_id)), metrics
+        return Trained(encode_flips(flips), flips.hash(public.hash(self.spec.run_id)), metrics)
 
     def read_vote(self, base: PublicState, slot: int, vote: bytes, vote_hash: bytes) -> Flips:
         """See `Method`."""

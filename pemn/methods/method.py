@@ -7,10 +7,12 @@ them, and lies in `Server` and `Client`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
+from pemn.errors import LocalError
 from pemn.federation.public import PublicState
 from pemn.wire.messages import Metrics
 from pemn.wire.spec import Spec
@@ -35,8 +37,34 @@ class Trainer(Protocol):
         ...
 
 
-class Vote(Protocol):
-    """What a server has understood of a client's vote; the method's own."""
+@dataclass(frozen=True)
+class Trained:
+    """What came of a client's round.
+
+    Attributes:
+        vote: Coded, as it travels.
+        vote_hash: 8 bytes of what the vote says, where a coded vote cannot be trusted to say it; else empty.
+        metrics: About the work.
+        memory: What the client has to keep for its next vote, if the method needs it.
+    """
+
+    vote: bytes
+    vote_hash: bytes
+    metrics: Metrics
+    memory: NDArray[Any] | None = None
+
+
+def trained_like(start: NDArray[Any], trainer: Trainer, round_: int) -> tuple[NDArray[Any], Metrics]:
+    """Lets a trainer train.
+
+    Raises:
+        LocalError: If it returns something else than an array like what it was given.
+    """
+    trained, metrics = trainer.train(start, round_)
+    if trained.shape != start.shape or trained.dtype != start.dtype:
+        wanted = (start.dtype, start.shape)
+        raise LocalError("what was trained", got=(trained.dtype, trained.shape), wanted=wanted)
+    return trained, metrics
 
 
 class Tally(Protocol):
@@ -77,8 +105,19 @@ class Method(Protocol):
         """
         ...
 
-    def vote(self, public: PublicState, slot: int, trainer: Trainer) -> tuple[bytes, bytes, Metrics]:
-        """Trains the round after `public` and returns the coded vote, its hash and metrics.
+    @property
+    def complete(self) -> bool:
+        """Whether every change says all, so that it matters to nobody what its receiver has."""
+        ...
+
+    def vote(self, public: PublicState, slot: int, trainer: Trainer, memory: NDArray[Any] | None) -> Trained:
+        """Trains the round after `public`.
+
+        Args:
+            public: What to start from.
+            slot: Whose vote.
+            trainer: Of the method's kind.
+            memory: What this client has kept since its last vote, if it has one.
 
         Raises:
             LocalError: If the trainer returns something else than an array like what it was given.

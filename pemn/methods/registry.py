@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from pemn.methods.fedavg import FedAvgMethod
+from pemn.methods.fedpm import FedPMMethod
 from pemn.methods.mask import MaskMethod
 from pemn.methods.method import Method
-from pemn.wire.spec import Spec
+from pemn.methods.stc import StcMethod
+from pemn.wire.spec import FedAvgProtocol, FedPMProtocol, Spec, StcProtocol
 
 
 def method_of(spec: Spec) -> Method:
     """Returns the method of a run."""
+    match spec.protocol:
+        case FedPMProtocol() as protocol:
+            return FedPMMethod(spec, protocol)
+        case FedAvgProtocol() as protocol:
+            return FedAvgMethod(spec, protocol)
+        case StcProtocol() as protocol:
+            return StcMethod(spec, protocol)
     return MaskMethod.of(spec)

@@ -38,10 +38,6 @@ class ServerState:
         """Returns the public state of a round, if it is still kept."""
         return self.public if round_ == self.public.round else self.past.get(round_)
 
-    def base(self, slot: int) -> PublicState:
-        """Returns the public state that a client is to be brought up from: its own, or that of round 0."""
-        return self.at(self.known.get(slot, 0)) or self.past[0]
-
 
 @dataclass(frozen=True)
 class Server:
@@ -78,7 +74,7 @@ class Server:
         Clients that were last seen with the same state share one broadcast. Who missed rounds gets the change since
         its own state or the keyframe, whichever is shorter.
         """
-        bases = {slot: state.base(slot) for slot in slots}
+        bases = {slot: self._base(state, slot) for slot in slots}
         broadcasts = {base.round: self._broadcast(state, base) for base in set(bases.values())}
         behind = [round_ for round_ in broadcasts if 0 < round_ < state.public.round - 1]
         if behind:
@@ -91,6 +87,11 @@ class Server:
             slot: Content(spec=None if slot in state.known else self.spec, broadcast=broadcasts[base.round])
             for slot, base in bases.items()
         }
+
+    def _base(self, state: ServerState, slot: int) -> PublicState:
+        """Returns the public state that a client is to be brought up from: its own, or that of round 0."""
+        known = 0 if self.method.complete else state.known.get(slot, 0)
+        return state.at(known) or state.past[0]
 
     def _broadcast(self, state: ServerState, base: PublicState) -> Broadcast:
         now, run_id = state.public, self.spec.run_id
@@ -200,7 +201,8 @@ class Server:
 
     def _needed(self, now: int, known: Mapping[int, int]) -> set[int]:
         """Returns the rounds whose states a client may still have, or a late vote may come from."""
-        kept = {round_ for round_ in known.values() if round_ >= now - self.past_rounds}
+        least = now if self.method.complete else now - self.past_rounds
+        kept = {round_ for round_ in known.values() if round_ >= least}
         return {0, *kept, *range(now - self.late_rounds, now)}
 
     def _check_state(self, state: PublicState, slot: int, state_hash: bytes) -> None:

@@ -9,7 +9,7 @@ It is the server's own file and never travels. All integers are little-endian; o
     12 each   by slot: slot; 1 + the round that it is known to have, or 0; the round that it last voted for, or 0
     ...       by round, from 0, which follows from the spec, to the public state of now: round (4), length (4), the
               change since the state before it
-    ...       private arrays, one after another, as the method shapes them
+    ...       private arrays of one dimension: dtype as numpy spells it (4), number of values (8), values
     32        SHA-256 of all bytes before
 """
 
@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pemn.errors import FileError, RemoteError
 from pemn.federation.public import PublicState
@@ -30,6 +32,7 @@ _MAGIC = b"PEMNSV\x00\x01"
 _HEAD = struct.Struct("<8sQII")
 _SLOT = struct.Struct("<III")
 _STATE = struct.Struct("<II")
+_ARRAY = struct.Struct("<4sQ")
 
 
 def encode_state(server: Server, state: ServerState) -> bytes:
@@ -48,9 +51,7 @@ def encode_state(server: Server, state: ServerState) -> bytes:
         change = server.method.encode_change(before, each, state.private)
         parts += (_STATE.pack(each.round, len(change)), change)
         before = each
-    body = b"".join(
-        [*parts, *(array.astype(array.dtype.newbyteorder("<")).tobytes() for array in state.private)]
-    )
+    body = b"".join([*parts, *map(_to_bytes, state.private)])
     return body + hashlib.sha256(body).digest()
 
 
@@ -105,13 +106,26 @@ def _read(server: Server, body: bytes) -> ServerState:
     return ServerState(now, learnt, known, voted, {state.round: state for state in past})
 
 
+def _to_bytes(array: NDArray[Any]) -> bytes:
+    return (
+        _ARRAY.pack(array.dtype.str.encode().replace(b">", b"<"), array.size)
+        + array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    )
+
+
 def _arrays(data: bytes, like: Private) -> Private:
-    """Reads arrays of the shapes and dtypes of others."""
-    if len(data) != sum(array.nbytes for array in like):
-        raise ValueError("length of the private arrays")
+    """Reads arrays of the dtypes of others, and of one dimension."""
     arrays, at = [], 0
     for array in like:
-        read = np.frombuffer(data, array.dtype.newbyteorder("<"), array.size, at)
-        arrays.append(read.astype(array.dtype).reshape(array.shape))
-        at += array.nbytes
+        dtype, size = _ARRAY.unpack_from(data, at)
+        at += _ARRAY.size
+        if dtype.rstrip(b"\0") != array.dtype.newbyteorder("<").str.encode():
+            raise ValueError(f"dtype of a private array, {dtype!r}")
+        if size * array.itemsize > len(data) - at:
+            raise ValueError("a private array ends too early")
+        read = np.frombuffer(data, array.dtype.newbyteorder("<"), size, at)
+        arrays.append(read.astype(array.dtype))
+        at += read.nbytes
+    if at != len(data):
+        raise ValueError("bytes after the private arrays")
     return tuple(arrays)

@@ -1,8 +1,10 @@
-"""A client's local training: scores that decide which of the frozen weights are kept."""
+"""A client's local training: of scores that decide which of the frozen weights are kept, or of ordinary weights."""
 
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,23 +19,21 @@ from pemn.spec import ModelSpec
 from pemn.training.networks import build
 from pemn.training.scores import ScoreRule
 from pemn.wire.messages import Metrics
-from pemn.wire.spec import LocalTraining
-
-_RULE = ScoreRule("threshold")
+from pemn.wire.spec import FedAvgProtocol, FedPMProtocol, LocalTraining, MaskProtocol, Spec, StcProtocol
 
 
-class MaskTrainer:
-    """Trains scores with Adam; every forward pass uses the mask p > 1/2 of the scores, p = sigmoid(s).
+class LocalTrainer(ABC):
+    """Trains one array on a client's data; see `pemn.methods.method.Trainer`.
 
     The order of the images is keyed by seed, round, slot and epoch, so on one machine with one torch thread the
-    same call gives the same scores.
+    same call gives the same result.
 
     Args:
         model: The network.
         training: Epochs, batch size and learning rate.
         images: float32 [N, C, H, W], normalised.
         labels: int64 [N].
-        slot: The client's number; keys the order of the images.
+        slot: The client's number; keys every draw.
         device: Where to train.
     """
 
@@ -48,44 +48,148 @@ class MaskTrainer:
     ) -> None:
         self._model, self._training, self._slot, self._device = model, training, slot, device
         self._module = build(model.architecture, model.input.shape, model.num_classes).to(device)
-        self._frozen = torch.from_numpy(frozen_weights(model)).to(device)
         self._images = torch.from_numpy(images).to(device)
         self._labels = torch.from_numpy(labels).to(device)
 
-    def train(self, q: NDArray[np.uint16], round_: int) -> tuple[NDArray[np.uint16], Metrics]:
-        """Trains one round; see `pemn.methods.method.Trainer`."""
+    def train(self, start: NDArray[Any], round_: int) -> tuple[NDArray[Any], Metrics]:
+        """Trains one round."""
         began = time.monotonic()
-        start = q.astype(np.float64) / ONE
-        scores = torch.from_numpy(np.log(start / (1 - start)).astype(np.float32)).to(self._device)
-        scores.requires_grad_(True)
-        optimizer = torch.optim.Adam([scores], lr=self._training.learning_rate)
+        torch.manual_seed(self._key(round_) >> 1)
+        trained = self._enter(start).to(self._device).requires_grad_(True)
+        optimizer = self._optimizer(trained)
         loss_sum = 0.0
         for epoch in range(self._training.epochs):
-            losses = [self._step(scores, optimizer, batch) for batch in self._batches(round_, epoch)]
+            losses = [self._step(trained, optimizer, batch) for batch in self._batches(round_, epoch)]
             loss_sum = float(torch.stack(losses).sum())
-        final = scores.detach().cpu().numpy().astype(np.float64)
-        trained: NDArray[np.float64] = np.rint(ONE / (1 + np.exp(-final)))
         metrics = Metrics(
             num_images=len(self._labels),
             loss_milli=round(1000 * min(loss_sum / len(self._labels), 4e6)),
             train_ms=round(1000 * (time.monotonic() - began)),
         )
-        return trained.clip(LOWEST, HIGHEST).astype(np.uint16), metrics
+        return self._leave(trained.detach().cpu()), metrics
+
+    @abstractmethod
+    def _enter(self, start: NDArray[Any]) -> Tensor:
+        """Returns what is trained, float32 [n], for what the method starts from; a copy."""
+
+    @abstractmethod
+    def _leave(self, trained: Tensor) -> NDArray[Any]:
+        """Returns what the method is given back."""
+
+    @abstractmethod
+    def _weights(self, trained: Tensor) -> Tensor:
+        """Returns the weights of a forward pass, float32 [n]."""
+
+    def _optimizer(self, trained: Tensor) -> torch.optim.Optimizer:
+        return torch.optim.Adam([trained], lr=self._training.learning_rate)
+
+    def _key(self, *path: int) -> int:
+        round_, *rest = path
+        return child(self._model.seed, Purpose.BATCHES, round_, self._slot, *rest)
 
     def _batches(self, round_: int, epoch: int) -> list[Tensor]:
-        key = child(self._model.seed, Purpose.BATCHES, round_, self._slot, epoch)
-        order = torch.from_numpy(permutation(key, len(self._labels))).to(self._device)
+        order = torch.from_numpy(permutation(self._key(round_, epoch), len(self._labels))).to(self._device)
         return list(torch.split(order, self._training.batch_size))
 
-    def _step(self, scores: Tensor, optimizer: torch.optim.Adam, batch: Tensor) -> Tensor:
+    def _step(self, trained: Tensor, optimizer: torch.optim.Optimizer, batch: Tensor) -> Tensor:
         """Takes one step and returns the summed loss of the batch."""
-        # All layers at once: the rule looks at each score by itself.
-        weights = _RULE.weights(scores, self._frozen, training=True)
-        logits = functional_call(self._module, unflatten(weights, self._model), (self._images[batch],))
+        named = unflatten(self._weights(trained), self._model)
+        logits = functional_call(self._module, named, (self._images[batch],))
         loss = nn.functional.cross_entropy(logits, self._labels[batch])
-        (scores.grad,) = torch.autograd.grad(loss, scores)
+        (trained.grad,) = torch.autograd.grad(loss, trained)
         optimizer.step()
         return loss.detach() * len(batch)
+
+
+class _ScoreTrainer(LocalTrainer):
+    """Trains scores of the frozen weights with Adam."""
+
+    _RULE: ClassVar[ScoreRule]
+
+    def __init__(self, model: ModelSpec, *args: Any) -> None:
+        super().__init__(model, *args)
+        self._frozen = torch.from_numpy(frozen_weights(model)).to(self._device)
+
+    def _weights(self, trained: Tensor) -> Tensor:
+        # All layers at once: the rule looks at each score by itself.
+        return self._RULE.weights(trained, self._frozen, training=True)
+
+
+class MaskTrainer(_ScoreTrainer):
+    """From q to p, uint16 in 1/65536; every forward pass uses the mask p > 1/2."""
+
+    _RULE = ScoreRule("threshold")
+
+    def _enter(self, start: NDArray[np.uint16]) -> Tensor:
+        return _logits(start.astype(np.float64) / ONE)
+
+    def _leave(self, trained: Tensor) -> NDArray[np.uint16]:
+        p: NDArray[np.float64] = np.rint(ONE / (1 + np.exp(-trained.numpy().astype(np.float64))))
+        return p.clip(LOWEST, HIGHEST).astype(np.uint16)
+
+
+class DrawnTrainer(_ScoreTrainer):
+    """From probabilities to probabilities, float32; every forward pass draws its mask, as FedPM does."""
+
+    _RULE = ScoreRule("bernoulli")
+
+    def _enter(self, start: NDArray[np.float32]) -> Tensor:
+        return _logits(start.astype(np.float64))
+
+    def _leave(self, trained: Tensor) -> NDArray[np.float32]:
+        p = trained.sigmoid().clamp(LOWEST / ONE, HIGHEST / ONE)
+        return p.numpy()
+
+
+class WeightTrainer(LocalTrainer):
+    """From weights to weights, float32, by SGD with momentum.
+
+    Args:
+        momentum: 0 .. below 1.
+        args: See `LocalTrainer`.
+    """
+
+    def __init__(self, momentum: float, *args: Any) -> None:
+        super().__init__(*args)
+        self._momentum = momentum
+
+    def _enter(self, start: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(start.copy())
+
+    def _leave(self, trained: Tensor) -> NDArray[np.float32]:
+        return trained.numpy()
+
+    def _weights(self, trained: Tensor) -> Tensor:
+        return trained
+
+    def _optimizer(self, trained: Tensor) -> torch.optim.Optimizer:
+        return torch.optim.SGD([trained], lr=self._training.learning_rate, momentum=self._momentum)
+
+
+def local_trainer(
+    spec: Spec, images: NDArray[np.float32], labels: NDArray[np.int64], slot: int, device: torch.device
+) -> LocalTrainer:
+    """Returns the trainer of a run's method.
+
+    Args:
+        spec: The run.
+        images: float32 [N, C, H, W], normalised.
+        labels: int64 [N].
+        slot: The client's number.
+        device: Where to train.
+    """
+    args = (spec.model, spec.training, images, labels, slot, device)
+    match spec.protocol:
+        case MaskProtocol():
+            return MaskTrainer(*args)
+        case FedPMProtocol():
+            return DrawnTrainer(*args)
+        case FedAvgProtocol(momentum=momentum) | StcProtocol(momentum=momentum):
+            return WeightTrainer(momentum, *args)
+
+
+def _logits(p: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.log(p / (1 - p)).astype(np.float32))
 
 
 def unflatten(weights: Tensor, model: ModelSpec) -> dict[str, Tensor]:

@@ -89,7 +89,7 @@ class Update:
         slot: Who votes.
         state_hash: 16 bytes, of the public state that it was trained from.
         vote: As the method codes it (of `mask`: `pemn.federation.flips`).
-        vote_hash: 8 bytes, of what the coded vote says.
+        vote_hash: 8 bytes, of what the coded vote says; empty where the method needs none.
         metrics: About its work.
     """
 
@@ -130,7 +130,8 @@ class Update:
         check_hash(proto.state_hash, limits.STATE_HASH_BYTES, "state hash")
         vote = proto.vote  # every access is another copy
         check(len(vote) > 0, "update without a vote")
-        check_hash(proto.vote_hash, limits.VOTE_HASH_BYTES, "hash of the vote")
+        if proto.vote_hash:  # the method says whether there must be one
+            check_hash(proto.vote_hash, limits.VOTE_HASH_BYTES, "hash of the vote")
         check(proto.HasField("metrics"), "update without metrics")
         metrics = Metrics(proto.metrics.num_images, proto.metrics.loss_milli, proto.metrics.train_ms)
         return cls(proto.run_id, proto.round, proto.slot, proto.state_hash, vote, proto.vote_hash, metrics)

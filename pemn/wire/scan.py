@@ -29,6 +29,7 @@ _MAX_COUNT = {
     "ModelSpec.layers": limits.MAX_LAYERS,
     "ModelSpec.floats": limits.MAX_FLOAT_TENSORS,
     "MaskProtocol.start_level_deltas": limits.MAX_START_LEVELS // 2,
+    "FedPMProtocol.start_level_deltas": limits.MAX_START_LEVELS // 2,
     "Artifact.provenance": limits.MAX_PROVENANCE,
     "Artifact.start_edges": limits.MAX_START_EDGES,
 }
@@ -46,6 +47,7 @@ _MAX_BYTES = {
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _WIRE_TYPES = {
     FieldDescriptor.TYPE_UINT32: _VARINT,
+    FieldDescriptor.TYPE_BOOL: _VARINT,
     FieldDescriptor.TYPE_FIXED64: _FIXED64,
     FieldDescriptor.TYPE_FLOAT: _FIXED32,
     FieldDescriptor.TYPE_STRING: _LENGTH,

@@ -5,15 +5,35 @@ Source: docs/wire.md, "Messages".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeAlias
 
-from pemn.errors import ConfigError, MalformedFrame, WrongProtocol
+from pemn.errors import ConfigError, LocalError, MalformedFrame, WrongProtocol
 from pemn.partition import Partition
 from pemn.spec import ModelSpec
 from pemn.wire import limits
 from pemn.wire.checks import check, check_text, parse
 from pemn.wire.model import model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
+
+
+def _deltas(levels: tuple[int, ...]) -> list[int]:
+    return [b - a for a, b in zip((0, *levels[:-1]), levels, strict=False)]
+
+
+def _start_levels(deltas: Sequence[int]) -> tuple[int, ...]:
+    """Returns start levels from their differences.
+
+    Raises:
+        MalformedFrame: If they are none.
+    """
+    count = len(deltas)
+    check(count & (count - 1) == 0, "number of start levels", got=count, wanted="a power of two")
+    levels = tuple(accumulate(deltas))
+    check(not levels or (levels[0] >= 66 and levels[-1] <= 32768), "start levels", got=levels[-1:])
+    return levels
 
 
 @dataclass(frozen=True)
@@ -35,10 +55,11 @@ class MaskProtocol:
 
     def to_proto(self) -> pb.MaskProtocol:
         """Returns the protobuf form."""
-        before = (0, *self.start_levels[:-1])
-        deltas = [b - a for a, b in zip(before, self.start_levels, strict=False)]
         return pb.MaskProtocol(
-            step=self.step, eta_num=self.eta_num, eta_den=self.eta_den, start_level_deltas=deltas
+            step=self.step,
+            eta_num=self.eta_num,
+            eta_den=self.eta_den,
+            start_level_deltas=_deltas(self.start_levels),
         )
 
     @classmethod
@@ -51,14 +72,92 @@ class MaskProtocol:
         for name, least in (("step", limits.MIN_STEP), ("eta_num", 1), ("eta_den", 1)):
             value = getattr(proto, name)
             check(least <= value <= 65535, name, got=value, wanted=f"{least} .. 65535")
-        count = len(proto.start_level_deltas)
-        check(count & (count - 1) == 0, "number of start levels", got=count, wanted="a power of two")
-        levels, level = [], 0
-        for delta in proto.start_level_deltas:
-            level += delta
-            levels.append(level)
-        check(not levels or (levels[0] >= 66 and level <= 32768), "start levels", got=level)
-        return cls(proto.step, proto.eta_num, proto.eta_den, tuple(levels))
+        return cls(proto.step, proto.eta_num, proto.eta_den, _start_levels(proto.start_level_deltas))
+
+
+@dataclass(frozen=True)
+class FedPMProtocol:
+    """How FedPM's probabilities travel.
+
+    Attributes:
+        counts: Whether votes are coded against the probabilities, and vote counts travel down in the place of float32.
+        start_levels: As in `MaskProtocol`.
+    """
+
+    counts: bool
+    start_levels: tuple[int, ...]
+
+    def to_proto(self) -> pb.FedPMProtocol:
+        """Returns the protobuf form."""
+        return pb.FedPMProtocol(counts=self.counts, start_level_deltas=_deltas(self.start_levels))
+
+    @classmethod
+    def from_proto(cls, proto: pb.FedPMProtocol) -> FedPMProtocol:
+        """Checks a foreign message.
+
+        Raises:
+            MalformedFrame: If a field is out of bounds.
+        """
+        return cls(proto.counts, _start_levels(proto.start_level_deltas))
+
+
+@dataclass(frozen=True)
+class FedAvgProtocol:
+    """How weights are averaged.
+
+    Attributes:
+        momentum: Of the clients' SGD, 0 .. below 1; a float32.
+        eight_bits: Whether weights and updates travel in 8 bits each, not as float32.
+    """
+
+    momentum: float
+    eight_bits: bool = False
+
+    def to_proto(self) -> pb.FedAvgProtocol:
+        """Returns the protobuf form."""
+        return pb.FedAvgProtocol(momentum=self.momentum, eight_bits=self.eight_bits)
+
+    @classmethod
+    def from_proto(cls, proto: pb.FedAvgProtocol) -> FedAvgProtocol:
+        """Checks a foreign message.
+
+        Raises:
+            MalformedFrame: If a field is out of bounds.
+        """
+        check(0 <= proto.momentum < 1, "momentum", got=proto.momentum)
+        return cls(proto.momentum, proto.eight_bits)
+
+
+@dataclass(frozen=True)
+class StcProtocol:
+    """Sparse ternary compression.
+
+    Attributes:
+        momentum: Of the clients' SGD, 0 .. below 1; a float32.
+        share: Of the weights that a message changes, above 0 .. 1; a float32.
+    """
+
+    momentum: float
+    share: float
+
+    def to_proto(self) -> pb.StcProtocol:
+        """Returns the protobuf form."""
+        return pb.StcProtocol(momentum=self.momentum, share=self.share)
+
+    @classmethod
+    def from_proto(cls, proto: pb.StcProtocol) -> StcProtocol:
+        """Checks a foreign message.
+
+        Raises:
+            MalformedFrame: If a field is out of bounds.
+        """
+        check(0 <= proto.momentum < 1, "momentum", got=proto.momentum)
+        check(0 < proto.share <= 1, "share of the weights", got=proto.share)
+        return cls(proto.momentum, proto.share)
+
+
+MethodProtocol: TypeAlias = MaskProtocol | FedPMProtocol | FedAvgProtocol | StcProtocol
+"""What makes a run's method, and its settings."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +167,7 @@ class LocalTraining:
     Attributes:
         epochs: Passes over its data, >= 1.
         batch_size: Images a step, >= 1.
-        learning_rate: Adam's, on the scores, > 0; a float32.
+        learning_rate: Adam's on scores, SGD's on weights; > 0, a float32.
     """
 
     epochs: int
@@ -145,26 +244,49 @@ class DataPlan:
         return cls(proto.dataset, proto.partition, proto.num_slots)
 
 
+_METHODS: dict[str, type[MaskProtocol] | type[FedPMProtocol] | type[FedAvgProtocol] | type[StcProtocol]] = {
+    "mask": MaskProtocol,
+    "fedpm": FedPMProtocol,
+    "fedavg": FedAvgProtocol,
+    "stc": StcProtocol,
+}
+
+
 @dataclass(frozen=True)
 class Spec:
     """Sent once to every client: all that it needs to take part."""
 
     run_id: int
     model: ModelSpec
-    protocol: MaskProtocol
+    protocol: MethodProtocol
     training: LocalTraining
     data: DataPlan
 
+    @property
+    def mask(self) -> MaskProtocol:
+        """How the public state of the `mask` method moves.
+
+        Raises:
+            LocalError: If the run is one of another method.
+        """
+        if not isinstance(self.protocol, MaskProtocol):
+            raise LocalError("method of the run", got=type(self.protocol).__name__, wanted="mask")
+        return self.protocol
+
     def to_proto(self) -> pb.Spec:
         """Returns the protobuf form."""
-        return pb.Spec(
+        proto = pb.Spec(
             protocol_version=limits.PROTOCOL_VERSION,
             run_id=self.run_id,
             model=model_to_proto(self.model),
-            protocol=self.protocol.to_proto(),
             training=self.training.to_proto(),
             data=self.data.to_proto(),
         )
+        for name, kind in _METHODS.items():
+            if isinstance(self.protocol, kind):
+                getattr(proto, name).CopyFrom(self.protocol.to_proto())
+                getattr(proto, name).SetInParent()
+        return proto
 
     @classmethod
     def from_proto(cls, proto: pb.Spec) -> Spec:
@@ -185,10 +307,13 @@ class Spec:
             wanted=0,
         )
         model = model_from_proto(proto.model)
+        name = proto.WhichOneof("method")
+        if name is None:
+            raise MalformedFrame("spec without a method")
         return cls(
             run_id=proto.run_id,
             model=model,
-            protocol=MaskProtocol.from_proto(proto.protocol),
+            protocol=_METHODS[name].from_proto(getattr(proto, name)),
             training=LocalTraining.from_proto(proto.training),
             data=DataPlan.from_proto(proto.data, model.num_classes),
         )

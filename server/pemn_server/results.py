@@ -49,7 +49,7 @@ def write_results(
         "dataset": spec.data.dataset,
         "rounds": str(outcome.state.public.round),
     }
-    artifact = Artifact.of(model, mask, graph, provenance, start_edges(spec.protocol))
+    artifact = Artifact.of(model, mask, graph, provenance, start_edges(spec.mask))
     files = {MODEL_NAME: artifact.to_bytes(), ONNX_NAME: packed(artifact)}
     for name, data in files.items():
         write_atomic(folder / name, data)

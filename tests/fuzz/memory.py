@@ -52,7 +52,7 @@ def vast() -> Frame:
     """Returns a vote of few flips in a network of 8 M weights."""
     server = Server.of(run_spec(model_spec(_VAST_SHAPE)))
     state, client = server.start(), Client.of(server.spec, 0)
-    update = client.train(client.start(), Drift(0, 2.0, 0.001))
+    update, _ = client.train(client.start(), Drift(0, 2.0, 0.001))
     return Frame("vast", "update", encode(Content(update=update)), _Reads(server, state, 0, bytes(32)))
 
 

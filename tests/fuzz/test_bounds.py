@@ -79,7 +79,7 @@ def reads(num_params: int, noise: float) -> dict[str, Read]:
     draw = Draw(levels, k, 1, 0)
     trained = Drift(0, noise, 1).train(levels.at(k), 1)[0]
     after = np.rint(np.random.default_rng(0).normal(0, noise, num_params)).clip(-127, 127).astype(np.int8)
-    mask, edges = Mask.from_bits(trained > 32768, levels.sizes), start_edges(spec.protocol)
+    mask, edges = Mask.from_bits(trained > 32768, levels.sizes), start_edges(spec.mask)
     released = encode_mask(mask, levels.seed, edges)
     return {
         "flips": Read(encode_flips(draw_flips(trained, draw)), lambda data: decode_flips(data, draw)),
@@ -121,7 +121,7 @@ def test_taking_a_vote_takes_its_mask_and_a_mebibyte() -> None:
     num_params = 1 << 22
     server = Server.of(run_spec(model_spec((num_params // 1024, 1024))))
     client = Client.of(server.spec, 0)
-    state, update = server.start(), client.train(client.start(), Drift(0, 1.0, 1))
+    state, (update, _) = server.start(), client.train(client.start(), Drift(0, 1.0, 1))
     server.read_vote(state, 0, update)  # what is loaded once is not counted
     peak, kept = _traced(lambda: server.read_vote(state, 0, update))
     assert peak <= num_params // 8 + MIB

@@ -109,7 +109,7 @@ def run(name: str, spec: Spec, rounds: int) -> Iterator[Frame]:
         late = None
         for slot in asked:
             yield from bring(slot)
-            update = clients[slot].train(has[slot] or clients[slot].start(), _TRAINERS[slot])
+            update, _ = clients[slot].train(has[slot] or clients[slot].start(), _TRAINERS[slot])
             yield answer(slot, Content(update=update), "update")
             if slot == _LATE and round_ < rounds:
                 late = update
@@ -145,7 +145,7 @@ def _files(name: str, server: Server, state: ServerState) -> Iterator[Frame]:
         Levels.of(server.spec).mask(state.public.values),
         skeleton(model),
         texts,
-        start_edges(server.spec.protocol),
+        start_edges(server.spec.mask),
     )
     yield Frame(name, "artifact", released.to_bytes(), end)
     plain = replace(released, provenance={}, start_edges=())
@@ -187,8 +187,8 @@ def _spec(
 ) -> Spec:
     model = replace(model_spec(*shapes, seed=run_id), distribution=distribution)
     spec = run_spec(model, num_slots=4, step=step, spread=spread, eta=(1, 1), run_id=run_id)
-    levels = normal_start_levels(spread, 8) if len(shapes) == 1 else spec.protocol.start_levels
-    return replace(spec, protocol=replace(spec.protocol, start_levels=levels))
+    levels = normal_start_levels(spread, 8) if len(shapes) == 1 else spec.mask.start_levels
+    return replace(spec, protocol=replace(spec.mask, start_levels=levels))
 
 
 FLOATS = (FloatTensor("norm.running_var", (3, 2)), FloatTensor("gain", ()), FloatTensor("norm.bias", (5,)))

@@ -141,7 +141,7 @@ def test_a_round() -> None:
         same(encode(server.tasks(state, [slot])[slot]), EXAMPLE["task: train in round 1"])
         u = dither(MODEL.seed, 1, slot, 0, MODEL.num_params)
         assert u.astype("<u2").tobytes() == EXAMPLE[f"dither of slot {slot}"]
-        update = client.train(public, Trained(slot))
+        update, _ = client.train(public, Trained(slot))
         same(update.vote, EXAMPLE[f"flips of slot {slot}"])
         same(update.vote_hash, EXAMPLE[f"hash of the flips of slot {slot}"])
         same(encode(Content(update=update)), EXAMPLE[f"answer: update of slot {slot}"])
@@ -198,7 +198,7 @@ def test_the_pemn_file() -> None:
     mask = Mask(MODEL.sizes, np.frombuffer(EXAMPLE["mask of round 1"], np.uint8).copy())
     same(golden.pemn_file(SKELETON, mask.bits().astype(int).tolist()), data)
     artifact = Artifact.from_bytes(data)
-    edges = release.start_edges(SPEC.protocol)
+    edges = release.start_edges(SPEC.mask)
     assert artifact == Artifact.of(MODEL, mask, SKELETON, {"dataset": "example", "note": ""}, edges)
     assert weights_sha256(artifact.weights()) == EXAMPLE["hash of the weights of round 1"]
 
@@ -236,7 +236,7 @@ def test_coded_decisions(case: dict[str, str | None]) -> None:
 def test_large_codes() -> None:
     stored = {name: bytes.fromhex(text) for name, text in STORED["large_codes"].items()}
     rule, *states = golden.large_states()
-    levels = Levels(SPEC.protocol, rule.seed, rule.sizes)
+    levels = Levels(SPEC.mask, rule.seed, rule.sizes)
     before, after = (np.array(k, np.int8) for k in states)
     same(encode_moves(before, after, levels), stored["moves"])
     assert np.array_equal(decode_moves(stored["moves"], before, levels), after)
@@ -247,6 +247,6 @@ def test_large_codes() -> None:
     same(encode_flips(flips), stored["flips"])
     assert np.array_equal(decode_flips(stored["flips"], draw).mask, flips.mask)
     near = np.array(golden.released(states[0]), np.int8)
-    mask, edges = levels.mask(near), release.start_edges(SPEC.protocol)
+    mask, edges = levels.mask(near), release.start_edges(SPEC.mask)
     same(release.encode_mask(mask, rule.seed, edges), stored["released mask"])
     assert release.decode_mask(stored["released mask"], rule.sizes, rule.seed, edges) == mask

@@ -187,13 +187,13 @@ class World:
             trained, _ = Jitter(update.slot, self.spread).train(q, update.round)
             u = dither(self.spec.model.seed, update.round, update.slot, 0, q.size)
             total += (u < trained).astype(np.int64) - (u < q)
-        rule = self.spec.protocol
+        rule = self.spec.mask
         self.p_hat = self.p_hat + rule.eta_num * total * UNIT // (rule.eta_den * len(accepted))
         self.p_hat = self.p_hat.clip(0, UNIT)
 
     def _settled(self, k: NDArray[np.int8]) -> NDArray[np.int64]:
         """The new k, from p_hat."""
-        step = 256 * self.spec.protocol.step
+        step = 256 * self.spec.mask.step
         distance = self.p_hat - 256 * self.levels.at(k).astype(np.int64)
         return (k + (2 * distance + step) // (2 * step)).clip(-127, 127)
 

@@ -198,7 +198,7 @@ def test_colluders_move_a_weight_by_at_most_their_share(
             answer = honest_votes.get(slot) or forge(world, slot, attack if attacking else "nothing", rng)
             ballot.add(world.server.read_vote(world.state, slot, update_of(answer)))
         ends.append(world.server.commit(world.state, ballot).private[0].astype(np.int64))
-    share = spec.protocol.eta_num * colluding * UNIT / (spec.protocol.eta_den * count)
+    share = spec.mask.eta_num * colluding * UNIT / (spec.mask.eta_den * count)
     assert np.abs(ends[0] - ends[1]).max() <= share + 1  # a division rounds down
     if attack == "raise" and count == 1:  # alone it has all that the bound gives
         moved = ends[0] - ends[1]
@@ -281,4 +281,4 @@ def test_a_corrupt_broadcast_is_noticed() -> None:
 
 def test_levels_of_a_run_are_those_of_its_spec() -> None:
     spec = run_spec(MODEL)
-    assert Levels.of(spec) == Levels(spec.protocol, MODEL.seed, (9 * 13, 90))
+    assert Levels.of(spec) == Levels(spec.mask, MODEL.seed, (9 * 13, 90))

@@ -205,6 +205,85 @@ class MaskProtocol(_message.Message):
 Global___MaskProtocol: _TypeAlias = MaskProtocol  # noqa: Y015
 
 @_typing.final
+class FedPMProtocol(_message.Message):
+    """FedPM: sampled masks up; probabilities down, or the counts that they follow from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    START_LEVEL_DELTAS_FIELD_NUMBER: _builtins.int
+    counts: _builtins.bool
+    """Whether votes are coded against the probabilities, and counts travel down in the place of float32."""
+    @_builtins.property
+    def start_level_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """As in MaskProtocol."""
+
+    def __init__(
+        self,
+        *,
+        counts: _builtins.bool = ...,
+        start_level_deltas: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "start_level_deltas", b"start_level_deltas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedPMProtocol: _TypeAlias = FedPMProtocol  # noqa: Y015
+
+@_typing.final
+class FedAvgProtocol(_message.Message):
+    """Federated averaging of float32 weights, or of weights and updates in 8 bits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    EIGHT_BITS_FIELD_NUMBER: _builtins.int
+    momentum: _builtins.float
+    """Of the clients' SGD, 0 .. below 1."""
+    eight_bits: _builtins.bool
+    def __init__(
+        self,
+        *,
+        momentum: _builtins.float = ...,
+        eight_bits: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eight_bits", b"eight_bits", "momentum", b"momentum"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FedAvgProtocol: _TypeAlias = FedAvgProtocol  # noqa: Y015
+
+@_typing.final
+class StcProtocol(_message.Message):
+    """Sparse ternary compression of federated averaging, both ways."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MOMENTUM_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    momentum: _builtins.float
+    """Of the clients' SGD, 0 .. below 1."""
+    share: _builtins.float
+    """Share of the weights that a message changes, above 0 .. 1."""
+    def __init__(
+        self,
+        *,
+        momentum: _builtins.float = ...,
+        share: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["momentum", b"momentum", "share", b"share"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StcProtocol: _TypeAlias = StcProtocol  # noqa: Y015
+
+@_typing.final
 class LocalTraining(_message.Message):
     """What a client does in a round."""
 
@@ -216,7 +295,7 @@ class LocalTraining(_message.Message):
     epochs: _builtins.int
     batch_size: _builtins.int
     learning_rate: _builtins.float
-    """Adam's learning rate on the scores."""
+    """Adam's on scores, SGD's on weights."""
     def __init__(
         self,
         *,
@@ -269,34 +348,48 @@ class Spec(_message.Message):
     PROTOCOL_VERSION_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
-    PROTOCOL_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    FEDPM_FIELD_NUMBER: _builtins.int
+    FEDAVG_FIELD_NUMBER: _builtins.int
+    STC_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     run_id: _builtins.int
     @_builtins.property
     def model(self) -> Global___ModelSpec: ...
     @_builtins.property
-    def protocol(self) -> Global___MaskProtocol: ...
-    @_builtins.property
     def training(self) -> Global___LocalTraining: ...
     @_builtins.property
     def data(self) -> Global___DataPlan: ...
+    @_builtins.property
+    def mask(self) -> Global___MaskProtocol: ...
+    @_builtins.property
+    def fedpm(self) -> Global___FedPMProtocol: ...
+    @_builtins.property
+    def fedavg(self) -> Global___FedAvgProtocol: ...
+    @_builtins.property
+    def stc(self) -> Global___StcProtocol: ...
     def __init__(
         self,
         *,
         protocol_version: _builtins.int = ...,
         run_id: _builtins.int = ...,
         model: Global___ModelSpec | None = ...,
-        protocol: Global___MaskProtocol | None = ...,
         training: Global___LocalTraining | None = ...,
         data: Global___DataPlan | None = ...,
+        mask: Global___MaskProtocol | None = ...,
+        fedpm: Global___FedPMProtocol | None = ...,
+        fedavg: Global___FedAvgProtocol | None = ...,
+        stc: Global___StcProtocol | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "model", b"model", "protocol", b"protocol", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedpm", b"fedpm", "mask", b"mask", "method", b"method", "model", b"model", "stc", b"stc", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "model", b"model", "protocol", b"protocol", "protocol_version", b"protocol_version", "run_id", b"run_id", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedpm", b"fedpm", "mask", b"mask", "method", b"method", "model", b"model", "protocol_version", b"protocol_version", "run_id", b"run_id", "stc", b"stc", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["mask", "fedpm", "fedavg", "stc"]  # noqa: Y015
+    _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 
 Global___Spec: _TypeAlias = Spec  # noqa: Y015
 

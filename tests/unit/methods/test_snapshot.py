@@ -90,7 +90,7 @@ def test_one_state_has_one_form() -> None:
 
 def test_a_state_that_nobody_moved_costs_its_p_hat() -> None:
     data = encode_state(SERVER, SERVER.start())
-    assert len(data) == 4 * SPEC.model.num_params + 24 + 8 + 32
+    assert len(data) == 4 * SPEC.model.num_params + 12 + 24 + 8 + 32
 
 
 def test_it_is_the_servers_own_run() -> None:
@@ -127,7 +127,8 @@ def test_a_cut_is_noticed(length: int) -> None:
         (b"", "makes no sense"),
         (b"PEMNSV\x00\x02" + DATA[8:-32], "not a state of a server"),
         (DATA[:-32] + b"\0", "makes no sense"),
-        (DATA[:-32] + bytes(4), "length of the private arrays"),
+        (DATA[:-32] + bytes(4), "bytes after the private arrays"),
+        (DATA[:-36], "a private array ends too early"),
         (DATA[:-36] + b"\xff\xff\xff\xff", "p_hat"),
         (DATA[:-36] + b"\x01\0\0\x01", "p_hat"),
         (DATA[:20] + b"\0\0\0\0" + DATA[24:-32], "makes no sense"),
