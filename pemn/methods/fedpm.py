@@ -95,13 +95,13 @@ class FedPMMethod:
 
     def encode_change(self, base: PublicState, now: PublicState, private: Private) -> bytes:
         """See `Method`."""
-        if now.round == base.round:
+        if now.round == base.round or np.array_equal(
+            now.values, base.values
+        ):  # so too if nobody has voted yet
             return b""
         if not self.protocol.counts:
             return now.values.astype("<f4", copy=False).tobytes()
         counts, num_votes = now.values[:-1], int(now.values[-1])
-        if num_votes == 0:
-            raise LocalError("change to round 0")
         theta, planes = self.probabilities(base), _planes_of(num_votes)
 
         def decide(start: int, stop: int) -> list[Decisions]:
