@@ -31,6 +31,7 @@ class Purpose(IntEnum):
     BATCHES = 4
     SPLIT = 5
     SCORES = 6
+    PARTICIPANTS = 7
 
 
 def word(key: int, index: int) -> int:

@@ -41,7 +41,7 @@ def packed(artifact: Artifact) -> bytes:
         MalformedArtifact: If the artifact's skeleton is no valid ONNX, or its weights are not those that were trained.
     """
     spec, mask, tensors = artifact.model, artifact.mask, artifact.tensors()
-    model = open_skeleton(artifact)
+    model = open_skeleton(artifact.onnx_skeleton, spec)
     nodes = _Nodes()
     masks = nodes.unpack("mask", [mask.layer(index) for index in range(len(spec.layers))])
     streams = _streams(nodes, spec)

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from pemn import graph
-from pemn.artifact import Artifact
 from pemn.errors import MalformedArtifact
-from pemn.spec import InputContract
+from pemn.spec import InputContract, ModelSpec
 
 PRODUCER = "pemn"
 
@@ -36,15 +35,15 @@ def tensor_without_data(name: str, shape: Sequence[int]) -> onnx.TensorProto:
     return declared
 
 
-def open_skeleton(artifact: Artifact) -> onnx.ModelProto:
-    """Reads an artifact's skeleton and takes the declarations without data out.
+def open_skeleton(skeleton: bytes, spec: ModelSpec) -> onnx.ModelProto:
+    """Reads a network's skeleton and takes the declarations without data out.
 
     Raises:
         MalformedArtifact: If it is the skeleton of another network.
     """
-    graph.check_skeleton(graph.read(artifact.onnx_skeleton), artifact.model)
-    model = onnx.load_model_from_string(artifact.onnx_skeleton)
-    shapes = artifact.model.shapes
+    graph.check_skeleton(graph.read(skeleton), spec)
+    model = onnx.load_model_from_string(skeleton)
+    shapes = spec.shapes
     replace(model.graph.initializer, [t for t in model.graph.initializer if t.name not in shapes])
     return model
 

@@ -23,10 +23,10 @@ from pemn.federation.fast import kernels
 from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import ONE, start_draws, start_table
 from pemn.mask import Mask
-from pemn.wire.spec import MaskProtocol
+from pemn.wire.spec import FedPMProtocol, MaskProtocol
 
 
-def start_edges(protocol: MaskProtocol) -> tuple[int, ...]:
+def start_edges(protocol: MaskProtocol | FedPMProtocol) -> tuple[int, ...]:
     """Returns the draws at which the log odds of the start levels enter the next half octave.
 
     Returns:

@@ -132,6 +132,9 @@ class FedAvgMethod:
         if not all(np.isfinite(array).all() for array in private):
             raise ValueError("weights")
 
+    def mask(self, public: PublicState) -> None:
+        """See `Method`; its weights are ordinary ones."""
+
     def weights(self, public: PublicState) -> NDArray[np.float32]:
         """See `Method`."""
         return self._dequantise(public.values.tobytes()) if self.protocol.eight_bits else public.values

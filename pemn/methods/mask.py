@@ -20,6 +20,7 @@ from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_
 from pemn.federation.levels import Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.public import PublicState
+from pemn.mask import Mask
 from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import rebuild
 from pemn.wire.messages import Metrics
@@ -105,7 +106,11 @@ class MaskMethod:
 
     def weights(self, public: PublicState) -> NDArray[np.float32]:
         """See `Method`; those of `mask`."""
-        return rebuild(self.spec.model, self.levels.mask(public.values))
+        return rebuild(self.spec.model, self.mask(public))
+
+    def mask(self, public: PublicState) -> Mask:
+        """See `Method`."""
+        return self.levels.mask(public.values)
 
     def _draw(self, base: PublicState, slot: int) -> Draw:
         return Draw(self.levels, base.values, base.round + 1, slot)

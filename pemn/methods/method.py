@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pemn.errors import LocalError
 from pemn.federation.public import PublicState
+from pemn.mask import Mask
 from pemn.wire.messages import Metrics
 from pemn.wire.spec import Spec
 
@@ -158,6 +159,10 @@ class Method(Protocol):
         Raises:
             ValueError: If they can be none.
         """
+        ...
+
+    def mask(self, public: PublicState) -> Mask | None:
+        """Returns the mask of the model that everybody shares; None if it is none of frozen weights."""
         ...
 
     def weights(self, public: PublicState) -> NDArray[Any]:

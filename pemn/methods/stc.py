@@ -130,6 +130,9 @@ class StcMethod:
         for frame in _changes(private[1]).values():
             self._read(frame[_HEAD.size :])
 
+    def mask(self, public: PublicState) -> None:
+        """See `Method`; its weights are ordinary ones."""
+
     def weights(self, public: PublicState) -> NDArray[np.float32]:
         """See `Method`."""
         return public.values

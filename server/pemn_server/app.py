@@ -14,7 +14,7 @@ from pemn_server.plan import Plan
 from pemn_server.progress import Progress, size, times_fewer
 from pemn_server.results import write_results
 from pemn_server.run import Federation
-from pemn_server.settings import RunOptions
+from pemn_server.settings import RunOptions, SimulateSettings
 
 
 def run_federation(
@@ -43,6 +43,9 @@ def run_federation(
             plan.spec,
             fleet,
             num_rounds=options.rounds,
+            cohort=options.cohort
+            if isinstance(options, SimulateSettings) and options.participation < 1
+            else None,
             min_clients=options.min_clients,
             round_timeout_s=round_timeout_s,
             wait_timeout_s=wait_timeout_s,
@@ -68,13 +71,14 @@ def describe(summary: dict[str, Any]) -> list[str]:
     }
     total = summary["fedavg_bytes"] / summary["saving"]
     wire = "" if bits["uplink"] is None else f", on the wire {bits['uplink']:.3f} and {bits['downlink']:.3f}"
+    forms = {"pemn": ".pemn", "onnx_packed": "packed ONNX", "onnx_dense": "dense ONNX"}
     return [
         f"test accuracy {summary['accuracy']:.4f} after {summary['num_rounds']} rounds",
         f"{size(total)} {how[summary['wire_source']]}: {times_fewer(summary['saving'])}"
         f" ({size(summary['fedavg_bytes'])})",
         f"bits a weight and client-round, up and down: payload {bits['uplink_payload']:.3f} and "
         f"{bits['downlink_payload']:.3f}{wire}",
-        f"model: {size(models['pemn'])} as .pemn, {size(models['onnx_packed'])} as packed ONNX, "
-        f"{size(models['onnx_dense'])} as dense ONNX",
+        "model: "
+        + ", ".join(f"{size(models[key])} as {form}" for key, form in forms.items() if key in models),
         f"sha256 of the weights: {summary['weights_sha256']}",
     ]

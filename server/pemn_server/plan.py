@@ -10,17 +10,14 @@ from numpy.typing import NDArray
 
 from pemn.data.datasets import input_contract, load
 from pemn.errors import ConfigError, RemoteError
-from pemn.federation.levels import ONE, normal_start_levels
 from pemn.partition import Partition
-from pemn.prototype import Strategy
 from pemn.spec import to_float32
 from pemn.training.local import accuracy
 from pemn.training.models import model_spec
 from pemn.training.networks import build
-from pemn.wire.spec import DataPlan, LocalTraining, MaskProtocol, Spec
+from pemn.wire.spec import DataPlan, LocalTraining, Spec
+from pemn_server.methods import choose_method
 from pemn_server.settings import RunOptions
-
-_ETA_DEN = 1000
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ def make_plan(options: RunOptions) -> Plan:
         ConfigError: If an option means nothing.
         DataError: If the data set is missing or unreadable.
     """
-    strategy, partition = Strategy.parse(options.strategy), Partition.parse(options.partition)
+    choice, partition = choose_method(options), Partition.parse(options.partition)
     test = load(options.dataset, options.data_dir, "test")
     contract = input_contract(options.dataset, test)
     if partition.kind == "classes" and partition.num_classes > len(test.class_names):
@@ -66,7 +63,7 @@ def make_plan(options: RunOptions) -> Plan:
             where=f"--partition {partition}",
         )
     seed = secrets.randbits(64) if options.seed is None else options.seed
-    model = model_spec(options.model, contract, seed, strategy)
+    model = model_spec(options.model, contract, seed, choice.strategy, choice.init)
     if model.floats:
         raise ConfigError(
             "network with floats that a mask cannot express",
@@ -77,13 +74,8 @@ def make_plan(options: RunOptions) -> Plan:
     spec = Spec(
         run_id=secrets.randbits(64),
         model=model,
-        protocol=MaskProtocol(
-            step=max(1, round(options.step * ONE)),
-            eta_num=round(options.server_step * _ETA_DEN),
-            eta_den=_ETA_DEN,
-            start_levels=normal_start_levels(options.spread),
-        ),
-        training=LocalTraining(options.epochs, options.batch_size, to_float32(options.learning_rate)),
+        protocol=choice.protocol,
+        training=LocalTraining(options.epochs, options.batch_size, to_float32(choice.learning_rate)),
         data=DataPlan(options.dataset, str(partition), options.num_slots),
     )
     try:

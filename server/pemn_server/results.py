@@ -7,22 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import pemn
 from pemn.artifact import Artifact
-from pemn.export.dense import dense
+from pemn.export.dense import dense, with_tensors
 from pemn.export.packed import packed
 from pemn.export.skeleton import skeleton
-from pemn.federation.levels import Levels
 from pemn.federation.release import start_edges
 from pemn.files import SUMMARY_NAME, write_atomic
 from pemn.ledger import Direction, Ledger
-from pemn.mask import Mask
-from pemn.rebuild import rebuild, weights_sha256
+from pemn.methods import method_of
+from pemn.rebuild import named_tensors, weights_sha256
 from pemn.report import render
 from pemn.training.networks import build
-from pemn.wire.spec import Spec
+from pemn.wire.spec import FedPMProtocol, MaskProtocol, Spec
 from pemn_server.run import Outcome, fedavg_bytes
-from pemn_server.settings import RunOptions
+from pemn_server.settings import RunOptions, SimulateSettings
 
 _LINKS: dict[str, Direction] = {"uplink": "up", "downlink": "down"}
 MODEL_NAME, ONNX_NAME, REPORT_NAME = "model.pemn", "model.onnx", "report.html"
@@ -39,26 +41,24 @@ def write_results(
     Raises:
         FileError: If a file cannot be written; those before it are whole.
     """
-    model = spec.model
-    mask = Levels.of(spec).mask(outcome.state.public.values)
-    module = build(model.architecture, model.input.shape, model.num_classes)
-    graph = skeleton(module, model)
-    provenance = {
-        "pemn": pemn.__version__,
-        "run": f"{spec.run_id:016x}",
-        "dataset": spec.data.dataset,
-        "rounds": str(outcome.state.public.round),
-    }
-    artifact = Artifact.of(model, mask, graph, provenance, start_edges(spec.mask))
-    files = {MODEL_NAME: artifact.to_bytes(), ONNX_NAME: packed(artifact)}
+    model, method, public = spec.model, method_of(spec), outcome.state.public
+    graph = skeleton(build(model.architecture, model.input.shape, model.num_classes), model)
+    weights, mask = method.weights(public), method.mask(public)
+    if mask is None:
+        no_floats = np.empty(0, np.float32)
+        plain = with_tensors(model, graph, named_tensors(model, weights, no_floats))
+        files, model_bytes = {ONNX_NAME: plain}, {"onnx_dense": len(plain)}
+    else:
+        artifact = Artifact.of(model, mask, graph, _provenance(spec, public.round), _edges(spec))
+        files = {MODEL_NAME: artifact.to_bytes(), ONNX_NAME: packed(artifact)}
+        model_bytes = {
+            "pemn": len(files[MODEL_NAME]),
+            "onnx_packed": len(files[ONNX_NAME]),
+            "onnx_dense": len(dense(artifact)),
+        }
     for name, data in files.items():
         write_atomic(folder / name, data)
-    model_bytes = {
-        "pemn": len(files[MODEL_NAME]),
-        "onnx_packed": len(files[ONNX_NAME]),
-        "onnx_dense": len(dense(artifact)),
-    }
-    summary = summarise(options, spec, mask, outcome, ledger, wire_source, model_bytes)
+    summary = summarise(options, spec, weights, outcome, ledger, wire_source, model_bytes)
     page = render(summary, [asdict(entry) for entry in ledger.entries], images_by_slot=outcome.images)
     write_atomic(folder / REPORT_NAME, page.encode())
     write_atomic(folder / SUMMARY_NAME, (json.dumps(summary, indent=2) + "\n").encode())
@@ -68,7 +68,7 @@ def write_results(
 def summarise(
     options: RunOptions,
     spec: Spec,
-    mask: Mask,
+    weights: NDArray[np.float32],
     outcome: Outcome,
     ledger: Ledger,
     wire_source: str,
@@ -82,7 +82,7 @@ def summarise(
     fedavg = fedavg_bytes(spec, outcome.num_votes)
     return {
         "pemn_version": pemn.__version__,
-        "method": "mask",
+        "method": options.method if isinstance(options, SimulateSettings) else "mask",
         "dataset": spec.data.dataset,
         "model": spec.model.architecture,
         "strategy": str(spec.model.strategy),
@@ -108,10 +108,24 @@ def summarise(
         "fedavg_bytes": fedavg,
         "saving": fedavg / sum(wire.values()),
         "model_bytes": model_bytes,
-        "weights_sha256": weights_sha256(rebuild(spec.model, mask)).hex(),
+        "weights_sha256": weights_sha256(weights).hex(),
         "state_hash": outcome.state.public.hash(spec.run_id).hex(),
-        "density": mask.density,
-        "unique_values": spec.model.unique_values,
+        "density": np.count_nonzero(weights) / weights.size,
+        "unique_values": len(np.unique(weights)) if "pemn" not in model_bytes else spec.model.unique_values,
         "seconds": outcome.seconds,
         "abandoned_rounds": outcome.abandoned_rounds,
     }
+
+
+def _provenance(spec: Spec, num_rounds: int) -> dict[str, str]:
+    return {
+        "pemn": pemn.__version__,
+        "run": f"{spec.run_id:016x}",
+        "dataset": spec.data.dataset,
+        "rounds": str(num_rounds),
+    }
+
+
+def _edges(spec: Spec) -> tuple[int, ...]:
+    """Returns what the coder of the mask may know of where training began."""
+    return start_edges(spec.protocol) if isinstance(spec.protocol, MaskProtocol | FedPMProtocol) else ()

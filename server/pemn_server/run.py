@@ -20,6 +20,7 @@ from pemn.errors import (
 )
 from pemn.ledger import Entry
 from pemn.methods import Ballot, Server, ServerState
+from pemn.methods.participants import participants
 from pemn.wire.messages import Ack, Content, Update
 from pemn.wire.spec import Spec
 from pemn_server.flower import Answer, Fleet
@@ -60,6 +61,8 @@ class Federation:
         spec: What every client gets.
         fleet: The clients.
         num_rounds: How many rounds.
+        cohort: How many clients a round asks, drawn by the seed; None: all that are here. Of those that it draws,
+            a client gets the spec with its first task.
         min_clients: Votes without which no round is closed.
         round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
@@ -74,6 +77,7 @@ class Federation:
         fleet: Fleet,
         *,
         num_rounds: int,
+        cohort: int | None = None,
         min_clients: int,
         round_timeout_s: float | None,
         wait_timeout_s: float | None,
@@ -82,7 +86,7 @@ class Federation:
         keep: Callable[[list[Entry]], None],
     ) -> None:
         self._spec, self._fleet, self._progress, self._keep = spec, fleet, progress, keep
-        self._num_rounds, self._min_clients = num_rounds, min_clients
+        self._num_rounds, self._min_clients, self._cohort = num_rounds, min_clients, cohort
         self._round_timeout_s, self._wait_timeout_s = round_timeout_s, wait_timeout_s
         self._accuracy = accuracy
         self._server = Server.of(spec)
@@ -133,6 +137,8 @@ class Federation:
         while True:
             here = set(self._fleet.slots())
             refused &= here
+            if self._cohort is not None and len(here) >= self._min_clients:
+                return state, sorted(here)
             if strangers := sorted(here - set(state.known) - refused):
                 state = self._bring_up(state, strangers)
                 refused |= set(strangers) - set(state.known)
@@ -175,12 +181,18 @@ class Federation:
         Returns:
             The state, and how many clients have been asked in this round.
         """
-        to_ask = ({*ready} | {*self._fleet.slots()}) - {*ballot.rounds}
+        wanted = {*ready} | {*self._fleet.slots()}
+        if self._cohort is not None:
+            seed, num_slots = self._spec.model.seed, self._spec.data.num_slots
+            wanted &= set(participants(seed, state.public.round + 1, num_slots, self._cohort))
+        to_ask = wanted - {*ballot.rounds}
         num_asked = len(ballot) + len(to_ask)
         for _ in range(2):
-            if strangers := [slot for slot in sorted(to_ask) if slot not in state.known]:
-                state = self._bring_up(state, strangers)
-            asked = {slot for slot in to_ask if slot in state.known}
+            asked = to_ask
+            if self._cohort is None:
+                if strangers := [slot for slot in sorted(to_ask) if slot not in state.known]:
+                    state = self._bring_up(state, strangers)
+                asked = {slot for slot in to_ask if slot in state.known}
             state, to_ask = self._ask_for_votes(state, asked, ballot, num_asked)
             if not to_ask:
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 from pydantic_settings import BaseSettings
@@ -34,8 +34,12 @@ class RunOptions(BaseModel):
     rounds: Positive = Field(default=20, le=limits.MAX_ROUND - 1, description="rounds of training")
     epochs: Positive = Field(default=3, le=10_000, description="passes of a client over its data in a round")
     batch_size: Positive = Field(default=64, le=1 << 20, description="images a step")
-    learning_rate: float = Field(
-        default=0.2, gt=0, le=1000, allow_inf_nan=False, description="Adam's learning rate on the scores"
+    learning_rate: float | None = Field(
+        default=None,
+        gt=0,
+        le=1000,
+        allow_inf_nan=False,
+        description="of the clients' optimizer; by default 0.2 for mask, 0.1 for fedpm, 0.05 for the others",
     )
     step: float = Field(
         default=0.5, ge=1 / 128, lt=1, description="distance of two public levels, as a probability"
@@ -111,5 +115,22 @@ class StartSettings(BaseSettings, RunOptions):
 class SimulateSettings(BaseSettings, RunOptions):
     """Runs a federation in this process, with the same apps as over gRPC, and leaves its results."""
 
+    method: Literal["mask", "fedpm", "fedpm-counts", "fedavg", "fedavg-int8", "stc"] = Field(
+        default="mask", description="what clients and server do; those after mask are to compare with"
+    )
     clients: Clients | None = Field(default=10, description="clients to simulate")
+    participation: float = Field(
+        default=1.0, gt=0, le=1, description="share of the clients that a round asks"
+    )
     min_clients: Clients = Field(default=1, description="votes without which a round is repeated")
+    momentum: float = Field(
+        default=0.9, ge=0, lt=1, description="of the clients' SGD, where weights are trained"
+    )
+    share: float = Field(
+        default=0.01, gt=0, le=1, description="of the weights, that a message of stc changes"
+    )
+
+    @property
+    def cohort(self) -> int:
+        """How many clients a round asks."""
+        return max(1, round(self.participation * self.num_slots))
