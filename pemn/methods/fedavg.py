@@ -25,7 +25,7 @@ from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import frozen_weights
 from pemn.wire.limits import MAX_SLOTS
 from pemn.wire.messages import Metrics
-from pemn.wire.spec import FedAvgProtocol, Spec
+from pemn.wire.spec import Spec
 
 _STEPS = 127
 _SERVER = MAX_SLOTS
@@ -62,11 +62,11 @@ class FedAvgMethod:
 
     Attributes:
         spec: The run.
-        protocol: How the clients train, and whether in 8 bits.
+        eight_bits: Whether weights and their changes travel in 8 bits.
     """
 
     spec: Spec
-    protocol: FedAvgProtocol
+    eight_bits: bool
 
     @property
     def complete(self) -> bool:
@@ -76,7 +76,7 @@ class FedAvgMethod:
     def start(self) -> tuple[PublicState, Private]:
         """See `Method`; the frozen weights of a masked network are the initial ones of an ordinary one."""
         weights = frozen_weights(self.spec.model)
-        if not self.protocol.eight_bits:
+        if not self.eight_bits:
             return PublicState(0, weights), ()
         return PublicState(0, self._rounded(weights, 0)), (weights,)
 
@@ -84,13 +84,13 @@ class FedAvgMethod:
         """See `Method`; all weights."""
         if now.round == base.round:
             return b""
-        return now.values.tobytes() if self.protocol.eight_bits else _to_bytes(now.values)
+        return now.values.tobytes() if self.eight_bits else _to_bytes(now.values)
 
     def decode_change(self, base: PublicState, change: bytes) -> NDArray[Any]:
         """See `Method`."""
         if not change:
             return base.values
-        if not self.protocol.eight_bits:
+        if not self.eight_bits:
             return self._from_bytes(change)
         self._dequantise(change)
         return np.frombuffer(change, np.uint8)
@@ -99,7 +99,7 @@ class FedAvgMethod:
         """See `Method`; all weights, or their changes in 8 bits."""
         start, round_ = self.weights(public), public.round + 1
         trained, metrics = trained_like(start, trainer, round_)
-        if not self.protocol.eight_bits:
+        if not self.eight_bits:
             return Trained(_to_bytes(trained), b"", metrics)
         return Trained(self._quantise(trained - start, round_, slot).tobytes(), b"", metrics)
 
@@ -107,7 +107,7 @@ class FedAvgMethod:
         """See `Method`."""
         if vote_hash:
             raise MalformedFrame("hash of a vote that needs none")
-        return self._dequantise(vote) if self.protocol.eight_bits else self._from_bytes(vote)
+        return self._dequantise(vote) if self.eight_bits else self._from_bytes(vote)
 
     def tally(self) -> Mean:
         """See `Method`."""
@@ -118,7 +118,7 @@ class FedAvgMethod:
         mean, round_ = votes.mean(), public.round + 1
         if mean is None:
             return PublicState(round_, public.values), private
-        if not self.protocol.eight_bits:
+        if not self.eight_bits:
             return PublicState(round_, mean), ()
         weights = private[0] + mean
         return PublicState(round_, self._rounded(weights, round_)), (weights,)
@@ -137,7 +137,7 @@ class FedAvgMethod:
 
     def weights(self, public: PublicState) -> NDArray[np.float32]:
         """See `Method`."""
-        return self._dequantise(public.values.tobytes()) if self.protocol.eight_bits else public.values
+        return self._dequantise(public.values.tobytes()) if self.eight_bits else public.values
 
     def _from_bytes(self, data: bytes) -> NDArray[np.float32]:
         num_params = self.spec.model.num_params

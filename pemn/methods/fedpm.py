@@ -74,22 +74,24 @@ class FedPMMethod:
 
     Attributes:
         spec: The run.
-        protocol: How probabilities travel.
+        protocol: Where the probabilities begin.
+        counts: Whether counts travel in the place of probabilities.
     """
 
     spec: Spec
     protocol: FedPMProtocol
+    counts: bool
 
     @property
     def complete(self) -> bool:
         """See `Method`; counts are coded against what the receiver has."""
-        return not self.protocol.counts
+        return not self.counts
 
     def start(self) -> tuple[PublicState, Private]:
         """See `Method`."""
         draws = start_draws(self.spec.model.seed, 0, self._num_params)
         levels = start_table(self.protocol.start_levels).take(draws)
-        if self.protocol.counts:
+        if self.counts:
             return PublicState(0, np.append(levels, np.uint16(0))), ()
         return PublicState(0, _of_levels(levels)), ()
 
@@ -99,7 +101,7 @@ class FedPMMethod:
             now.values, base.values
         ):  # so too if nobody has voted yet
             return b""
-        if not self.protocol.counts:
+        if not self.counts:
             return now.values.astype("<f4", copy=False).tobytes()
         counts, num_votes = now.values[:-1], int(now.values[-1])
         theta, planes = self.probabilities(base), _planes_of(num_votes)
@@ -117,7 +119,7 @@ class FedPMMethod:
         """See `Method`."""
         if not change:
             return base.values
-        if not self.protocol.counts:
+        if not self.counts:
             return _probabilities_from(change, self._num_params)
         num_votes = int.from_bytes(change[: _COUNT.itemsize], "little")
         if num_votes == 0 or len(change) <= _COUNT.itemsize:
@@ -175,7 +177,7 @@ class FedPMMethod:
         num_votes, values = votes.num_votes, public.values
         if num_votes > MAX_VOTES:
             raise LocalError("votes of a round", got=num_votes, wanted=f"at most {MAX_VOTES}")
-        if num_votes and self.protocol.counts:
+        if num_votes and self.counts:
             values = np.append(votes.counts(), num_votes).astype(np.uint16)
         elif num_votes:
             values = _of_counts(votes.counts(), num_votes)
@@ -194,7 +196,7 @@ class FedPMMethod:
 
     def probabilities(self, public: PublicState) -> NDArray[np.float32]:
         """Returns with which probability each weight is kept: float32 [n], between 0 and 1."""
-        if not self.protocol.counts:
+        if not self.counts:
             return public.values
         counts, num_votes = public.values[:-1], int(public.values[-1])
         return _of_counts(counts, num_votes) if num_votes else _of_levels(counts)
@@ -209,11 +211,11 @@ class FedPMMethod:
 
     @property
     def _vote_shape(self) -> tuple[int, ...]:
-        return (_VOTE_BUCKETS if self.protocol.counts else 1,)
+        return (_VOTE_BUCKETS if self.counts else 1,)
 
     def _vote_contexts(self, theta: NDArray[np.float32]) -> NDArray[np.uint16]:
         """Returns how a vote's decisions are told apart; as published they are all alike."""
-        if not self.protocol.counts:
+        if not self.counts:
             return np.zeros(theta.size, np.uint16)
         return (theta * np.float32(_VOTE_BUCKETS)).astype(np.uint16)
 

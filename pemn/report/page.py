@@ -95,7 +95,7 @@ def _cards(summary: Mapping[str, Any], by_client: Mapping[int, Costs]) -> Iterat
             yield _card(title, f"{wire:.3f}", f"{note} on the wire; payload {payload:.3f}")
     dense = sizes["onnx_dense"]
     for title, key in (("Model, .pemn", "pemn"), ("Model, packed ONNX", "onnx_packed")):
-        if key in sizes:  # ordinary weights have no mask
+        if sizes[key] is not None:  # ordinary weights have no mask
             ratio = f"{dense / sizes[key]:,.1f} times smaller than dense" if sizes[key] else ""
             yield _card(title, format_bytes(sizes[key]), ratio)
     yield _card("Model, dense ONNX", format_bytes(dense), "float32 weights")

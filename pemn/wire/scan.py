@@ -47,7 +47,6 @@ _MAX_BYTES = {
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _WIRE_TYPES = {
     FieldDescriptor.TYPE_UINT32: _VARINT,
-    FieldDescriptor.TYPE_BOOL: _VARINT,
     FieldDescriptor.TYPE_FIXED64: _FIXED64,
     FieldDescriptor.TYPE_FLOAT: _FIXED32,
     FieldDescriptor.TYPE_STRING: _LENGTH,

@@ -80,16 +80,14 @@ class FedPMProtocol:
     """How FedPM's probabilities travel.
 
     Attributes:
-        counts: Whether votes are coded against the probabilities, and vote counts travel down in the place of float32.
         start_levels: As in `MaskProtocol`.
     """
 
-    counts: bool
     start_levels: tuple[int, ...]
 
     def to_proto(self) -> pb.FedPMProtocol:
         """Returns the protobuf form."""
-        return pb.FedPMProtocol(counts=self.counts, start_level_deltas=_deltas(self.start_levels))
+        return pb.FedPMProtocol(start_level_deltas=_deltas(self.start_levels))
 
     @classmethod
     def from_proto(cls, proto: pb.FedPMProtocol) -> FedPMProtocol:
@@ -98,7 +96,7 @@ class FedPMProtocol:
         Raises:
             MalformedFrame: If a field is out of bounds.
         """
-        return cls(proto.counts, _start_levels(proto.start_level_deltas))
+        return cls(_start_levels(proto.start_level_deltas))
 
 
 @dataclass(frozen=True)
@@ -107,15 +105,13 @@ class FedAvgProtocol:
 
     Attributes:
         momentum: Of the clients' SGD, 0 .. below 1; a float32.
-        eight_bits: Whether weights and updates travel in 8 bits each, not as float32.
     """
 
     momentum: float
-    eight_bits: bool = False
 
     def to_proto(self) -> pb.FedAvgProtocol:
         """Returns the protobuf form."""
-        return pb.FedAvgProtocol(momentum=self.momentum, eight_bits=self.eight_bits)
+        return pb.FedAvgProtocol(momentum=self.momentum)
 
     @classmethod
     def from_proto(cls, proto: pb.FedAvgProtocol) -> FedAvgProtocol:
@@ -125,7 +121,7 @@ class FedAvgProtocol:
             MalformedFrame: If a field is out of bounds.
         """
         check(0 <= proto.momentum < 1, "momentum", got=proto.momentum)
-        return cls(proto.momentum, proto.eight_bits)
+        return cls(proto.momentum)
 
 
 @dataclass(frozen=True)
@@ -244,23 +240,42 @@ class DataPlan:
         return cls(proto.dataset, proto.partition, proto.num_slots)
 
 
-_METHODS: dict[str, type[MaskProtocol] | type[FedPMProtocol] | type[FedAvgProtocol] | type[StcProtocol]] = {
+_PROTOCOLS: dict[str, type[MaskProtocol] | type[FedPMProtocol] | type[FedAvgProtocol] | type[StcProtocol]] = {
     "mask": MaskProtocol,
     "fedpm": FedPMProtocol,
+    "fedpm-counts": FedPMProtocol,
     "fedavg": FedAvgProtocol,
+    "fedavg-int8": FedAvgProtocol,
     "stc": StcProtocol,
 }
+METHODS = tuple(_PROTOCOLS)
+"""The methods that a run can have."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """Sent once to every client: all that it needs to take part."""
+    """Sent once to every client: all that it needs to take part.
+
+    Attributes:
+        run_id: 64-bit id of the run.
+        model: The network.
+        protocol: Settings of the method.
+        training: What a client does in a round.
+        data: Whose data is whose.
+        method: One of METHODS.
+    """
 
     run_id: int
     model: ModelSpec
     protocol: MethodProtocol
     training: LocalTraining
     data: DataPlan
+    method: str = "mask"
+
+    def __post_init__(self) -> None:
+        """Checks that method and settings belong together."""
+        if type(self.protocol) is not _PROTOCOLS.get(self.method):
+            raise LocalError("settings of a method", got=type(self.protocol).__name__, wanted=self.method)
 
     @property
     def mask(self) -> MaskProtocol:
@@ -282,10 +297,7 @@ class Spec:
             training=self.training.to_proto(),
             data=self.data.to_proto(),
         )
-        for name, kind in _METHODS.items():
-            if isinstance(self.protocol, kind):
-                getattr(proto, name).CopyFrom(self.protocol.to_proto())
-                getattr(proto, name).SetInParent()
+        getattr(proto, self.method.replace("-", "_")).CopyFrom(self.protocol.to_proto())
         return proto
 
     @classmethod
@@ -310,12 +322,14 @@ class Spec:
         name = proto.WhichOneof("method")
         if name is None:
             raise MalformedFrame("spec without a method")
+        method = name.replace("_", "-")
         return cls(
             run_id=proto.run_id,
             model=model,
-            protocol=_METHODS[name].from_proto(getattr(proto, name)),
+            protocol=_PROTOCOLS[method].from_proto(getattr(proto, name)),
             training=LocalTraining.from_proto(proto.training),
             data=DataPlan.from_proto(proto.data, model.num_classes),
+            method=method,
         )
 
     def to_bytes(self) -> bytes:

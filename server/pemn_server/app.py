@@ -79,6 +79,8 @@ def describe(summary: dict[str, Any]) -> list[str]:
         f"bits a weight and client-round, up and down: payload {bits['uplink_payload']:.3f} and "
         f"{bits['downlink_payload']:.3f}{wire}",
         "model: "
-        + ", ".join(f"{size(models[key])} as {form}" for key, form in forms.items() if key in models),
+        + ", ".join(
+            f"{size(models[key])} as {form}" for key, form in forms.items() if models[key] is not None
+        ),
         f"sha256 of the weights: {summary['weights_sha256']}",
     ]

@@ -22,12 +22,14 @@ class MethodChoice:
     """A method with what belongs to it.
 
     Attributes:
+        name: One of `pemn.wire.spec.METHODS`.
         protocol: Its settings.
         learning_rate: Of the clients' optimizer.
         strategy: How the initial weights are filled.
         init: How they are drawn; the default of `pemn.training.models` if None.
     """
 
+    name: str
     protocol: MethodProtocol
     learning_rate: float
     strategy: Strategy
@@ -49,22 +51,22 @@ def choose_method(options: RunOptions) -> MethodChoice:
             start_levels=normal_start_levels(options.spread),
         )
         rate = 0.2 if options.learning_rate is None else options.learning_rate
-        return MethodChoice(protocol, rate, Strategy.parse(options.strategy))
+        return MethodChoice(name, protocol, rate, Strategy.parse(options.strategy))
     assert isinstance(options, SimulateSettings)
     momentum = to_float32(options.momentum)
     if name in ("fedpm", "fedpm-counts"):
         levels = normal_start_levels(_FEDPM_SPREAD)
         # As published: every weight its own sign, e / sqrt(fan_in) large.
         init = WeightInit(Distribution.SIGNED, math.e)
-        return _compared(options, FedPMProtocol(name == "fedpm-counts", levels), 0.1, init)
+        return _compared(options, FedPMProtocol(levels), 0.1, init)
     kaiming = WeightInit(Distribution.NORMAL, math.sqrt(2.0))
     if name == "stc":
         return _compared(options, StcProtocol(momentum, to_float32(options.share)), 0.05, kaiming)
-    return _compared(options, FedAvgProtocol(momentum, eight_bits=name == "fedavg-int8"), 0.05, kaiming)
+    return _compared(options, FedAvgProtocol(momentum), 0.05, kaiming)
 
 
 def _compared(
     options: SimulateSettings, protocol: MethodProtocol, learning_rate: float, init: WeightInit
 ) -> MethodChoice:
     rate = learning_rate if options.learning_rate is None else options.learning_rate
-    return MethodChoice(protocol, rate, Strategy("full"), init)
+    return MethodChoice(options.method, protocol, rate, Strategy("full"), init)

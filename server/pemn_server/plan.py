@@ -77,6 +77,7 @@ def make_plan(options: RunOptions) -> Plan:
         protocol=choice.protocol,
         training=LocalTraining(options.epochs, options.batch_size, to_float32(choice.learning_rate)),
         data=DataPlan(options.dataset, str(partition), options.num_slots),
+        method=choice.name,
     )
     try:
         # Whatever a client would refuse, the server finds first.

@@ -24,7 +24,7 @@ from pemn.report import render
 from pemn.training.networks import build
 from pemn.wire.spec import FedPMProtocol, MaskProtocol, Spec
 from pemn_server.run import Outcome, fedavg_bytes
-from pemn_server.settings import RunOptions, SimulateSettings
+from pemn_server.settings import RunOptions
 
 _LINKS: dict[str, Direction] = {"uplink": "up", "downlink": "down"}
 MODEL_NAME, ONNX_NAME, REPORT_NAME = "model.pemn", "model.onnx", "report.html"
@@ -47,7 +47,8 @@ def write_results(
     if mask is None:
         no_floats = np.empty(0, np.float32)
         plain = with_tensors(model, graph, named_tensors(model, weights, no_floats))
-        files, model_bytes = {ONNX_NAME: plain}, {"onnx_dense": len(plain)}
+        files = {ONNX_NAME: plain}
+        model_bytes: dict[str, int | None] = {"pemn": None, "onnx_packed": None, "onnx_dense": len(plain)}
     else:
         artifact = Artifact.of(model, mask, graph, _provenance(spec, public.round), _edges(spec))
         files = {MODEL_NAME: artifact.to_bytes(), ONNX_NAME: packed(artifact)}
@@ -72,7 +73,7 @@ def summarise(
     outcome: Outcome,
     ledger: Ledger,
     wire_source: str,
-    model_bytes: dict[str, int],
+    model_bytes: dict[str, int | None],
 ) -> dict[str, Any]:
     """Returns the summary of a run."""
     payload = {name: ledger.total(way, "payload") for name, way in _LINKS.items()}
@@ -82,7 +83,7 @@ def summarise(
     fedavg = fedavg_bytes(spec, outcome.num_votes)
     return {
         "pemn_version": pemn.__version__,
-        "method": options.method if isinstance(options, SimulateSettings) else "mask",
+        "method": spec.method,
         "dataset": spec.data.dataset,
         "model": spec.model.architecture,
         "strategy": str(spec.model.strategy),
@@ -111,7 +112,7 @@ def summarise(
         "weights_sha256": weights_sha256(weights).hex(),
         "state_hash": outcome.state.public.hash(spec.run_id).hex(),
         "density": np.count_nonzero(weights) / weights.size,
-        "unique_values": len(np.unique(weights)) if "pemn" not in model_bytes else spec.model.unique_values,
+        "unique_values": len(np.unique(weights)) if model_bytes["pemn"] is None else spec.model.unique_values,
         "seconds": outcome.seconds,
         "abandoned_rounds": outcome.abandoned_rounds,
     }

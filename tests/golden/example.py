@@ -40,12 +40,12 @@ SPEC: Message = {
     "protocol_version": 4,
     "run_id": RUN_ID,
     "model": MODEL,
-    "protocol": {"step": 16384, "eta_num": 2, "eta_den": 3, "start_level_deltas": [3277, 6553, 9831, 9830]},
+    "mask": {"step": 16384, "eta_num": 2, "eta_den": 3, "start_level_deltas": [3277, 6553, 9831, 9830]},
     "training": {"epochs": 3, "batch_size": 64, "learning_rate": r.float32(0.2)},
     "data": {"dataset": "example", "partition": "iid", "num_slots": 2},
 }
 SIZES = [35, 15]
-EDGES = r.start_edges(levels_of(SPEC["protocol"]))
+EDGES = r.start_edges(levels_of(SPEC["mask"]))
 METRICS: list[Message] = [
     {"num_images": 100, "loss_milli": 693, "train_ms": 12},
     {"num_images": 120, "loss_milli": 650, "train_ms": 15},

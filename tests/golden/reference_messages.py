@@ -47,15 +47,23 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (3, "eta_den", "uint32"),
         (4, "start_level_deltas", "uint32*"),
     ],
+    "FedPMProtocol": [(1, "start_level_deltas", "uint32*")],
+    "FedAvgProtocol": [(1, "momentum", "float")],
+    "StcProtocol": [(1, "momentum", "float"), (2, "share", "float")],
     "LocalTraining": [(1, "epochs", "uint32"), (2, "batch_size", "uint32"), (3, "learning_rate", "float")],
     "DataPlan": [(1, "dataset", "string"), (2, "partition", "string"), (3, "num_slots", "uint32")],
     "Spec": [
         (1, "protocol_version", "uint32"),
         (2, "run_id", "fixed64"),
         (3, "model", "ModelSpec"),
-        (4, "protocol", "MaskProtocol"),
+        (4, "mask", "MaskProtocol?"),
         (5, "training", "LocalTraining"),
         (6, "data", "DataPlan"),
+        (7, "fedpm", "FedPMProtocol?"),
+        (8, "fedpm_counts", "FedPMProtocol?"),
+        (9, "fedavg", "FedAvgProtocol?"),
+        (10, "fedavg_int8", "FedAvgProtocol?"),
+        (11, "stc", "StcProtocol?"),
     ],
     "Broadcast": [
         (1, "run_id", "fixed64"),
@@ -329,16 +337,25 @@ def levels_of(protocol: Message) -> tuple[int, ...]:
     return tuple(levels)
 
 
+METHODS = {"mask", "fedpm", "fedpm_counts", "fedavg", "fedavg_int8", "stc"}
+
+
 def check_spec(spec: Message) -> None:
     check(spec.get("protocol_version") == 4, "protocol version")
     check_model(spec.get("model", {}))
     check("floats" not in spec["model"], "floats in a federation")
-    protocol, training, data = (spec.get(name, {}) for name in ("protocol", "training", "data"))
-    for field, least in (("step", 256), ("eta_num", 1), ("eta_den", 1)):
-        _within(protocol, field, least, 65535)
-    levels = levels_of(protocol)
-    check(len(levels) in (0, *(1 << i for i in range(12))), "number of start levels")
-    check(not levels or (levels[0] >= 66 and levels[-1] <= 32768), "start levels")
+    training, data = (spec.get(name, {}) for name in ("training", "data"))
+    check(len(METHODS & set(spec)) == 1, "one method")
+    if "mask" in spec:
+        for field, least in (("step", 256), ("eta_num", 1), ("eta_den", 1)):
+            _within(spec["mask"], field, least, 65535)
+    for name in {"mask", "fedpm", "fedpm_counts"} & set(spec):
+        levels = levels_of(spec[name])
+        check(len(levels) in (0, *(1 << i for i in range(12))), "number of start levels")
+        check(not levels or (levels[0] >= 66 and levels[-1] <= 32768), "start levels")
+    for name in {"fedavg", "fedavg_int8", "stc"} & set(spec):
+        check(0 <= spec[name].get("momentum", 0.0) < 1, "momentum")
+    check("stc" not in spec or 0 < spec["stc"].get("share", 0.0) <= 1, "share")
     _within(training, "epochs", 1, 10_000)
     _within(training, "batch_size", 1, 1 << 20)
     check(0 < training.get("learning_rate", 0.0) <= 1000, "learning rate")
@@ -366,7 +383,7 @@ def _check_answer(answer: Message) -> None:
 def check_update(update: Message) -> None:
     _check_answer(update)
     check(len(update.get("vote", b"")) > 0, "vote")
-    check(len(update.get("vote_hash", b"")) == 8, "hash of the vote")
+    check(len(update.get("vote_hash", b"")) in (0, 8), "hash of the vote")
     check("metrics" in update, "metrics")
 
 
@@ -411,7 +428,7 @@ def sizes_of(model: Message) -> tuple[int, ...]:
 
 
 def rule_of(spec: Message) -> Rule:
-    model, protocol = spec["model"], spec["protocol"]
+    model, protocol = spec["model"], spec["mask"]
     return Rule(
         seed=model.get("seed", 0),
         sizes=sizes_of(model),

@@ -207,7 +207,7 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     ({"update": UPDATE}, "update.slot", [0, (1 << 20) - 1], [1 << 20]),
     ({"update": UPDATE}, "update.state_hash", [], [b"", b"x" * 15]),
     ({"update": UPDATE}, "update.vote", [b"x"], [b""]),
-    ({"update": UPDATE}, "update.vote_hash", [b"x" * 8], [b"", b"x" * 7, b"x" * 9]),
+    ({"update": UPDATE}, "update.vote_hash", [b"x" * 8, b""], [b"x" * 7, b"x" * 9]),
     ({"update": UPDATE}, "update.metrics", [{"train_ms": 2**32 - 1}], [None]),
     ({"ack": ACK}, "ack.round", [0, 2**31 - 1], [2**31]),
     ({"ack": ACK}, "ack.slot", [0, (1 << 20) - 1], [1 << 20]),

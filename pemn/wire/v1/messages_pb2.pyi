@@ -210,10 +210,7 @@ class FedPMProtocol(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    COUNTS_FIELD_NUMBER: _builtins.int
     START_LEVEL_DELTAS_FIELD_NUMBER: _builtins.int
-    counts: _builtins.bool
-    """Whether votes are coded against the probabilities, and counts travel down in the place of float32."""
     @_builtins.property
     def start_level_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """As in MaskProtocol."""
@@ -221,12 +218,11 @@ class FedPMProtocol(_message.Message):
     def __init__(
         self,
         *,
-        counts: _builtins.bool = ...,
         start_level_deltas: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "start_level_deltas", b"start_level_deltas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start_level_deltas", b"start_level_deltas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -239,19 +235,16 @@ class FedAvgProtocol(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MOMENTUM_FIELD_NUMBER: _builtins.int
-    EIGHT_BITS_FIELD_NUMBER: _builtins.int
     momentum: _builtins.float
     """Of the clients' SGD, 0 .. below 1."""
-    eight_bits: _builtins.bool
     def __init__(
         self,
         *,
         momentum: _builtins.float = ...,
-        eight_bits: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eight_bits", b"eight_bits", "momentum", b"momentum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["momentum", b"momentum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -352,7 +345,9 @@ class Spec(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
     FEDPM_FIELD_NUMBER: _builtins.int
+    FEDPM_COUNTS_FIELD_NUMBER: _builtins.int
     FEDAVG_FIELD_NUMBER: _builtins.int
+    FEDAVG_INT8_FIELD_NUMBER: _builtins.int
     STC_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     run_id: _builtins.int
@@ -367,7 +362,11 @@ class Spec(_message.Message):
     @_builtins.property
     def fedpm(self) -> Global___FedPMProtocol: ...
     @_builtins.property
+    def fedpm_counts(self) -> Global___FedPMProtocol: ...
+    @_builtins.property
     def fedavg(self) -> Global___FedAvgProtocol: ...
+    @_builtins.property
+    def fedavg_int8(self) -> Global___FedAvgProtocol: ...
     @_builtins.property
     def stc(self) -> Global___StcProtocol: ...
     def __init__(
@@ -380,14 +379,16 @@ class Spec(_message.Message):
         data: Global___DataPlan | None = ...,
         mask: Global___MaskProtocol | None = ...,
         fedpm: Global___FedPMProtocol | None = ...,
+        fedpm_counts: Global___FedPMProtocol | None = ...,
         fedavg: Global___FedAvgProtocol | None = ...,
+        fedavg_int8: Global___FedAvgProtocol | None = ...,
         stc: Global___StcProtocol | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedpm", b"fedpm", "mask", b"mask", "method", b"method", "model", b"model", "stc", b"stc", "training", b"training"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedavg_int8", b"fedavg_int8", "fedpm", b"fedpm", "fedpm_counts", b"fedpm_counts", "mask", b"mask", "method", b"method", "model", b"model", "stc", b"stc", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedpm", b"fedpm", "mask", b"mask", "method", b"method", "model", b"model", "protocol_version", b"protocol_version", "run_id", b"run_id", "stc", b"stc", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedavg_int8", b"fedavg_int8", "fedpm", b"fedpm", "fedpm_counts", b"fedpm_counts", "mask", b"mask", "method", b"method", "model", b"model", "protocol_version", b"protocol_version", "run_id", b"run_id", "stc", b"stc", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["mask", "fedpm", "fedavg", "stc"]  # noqa: Y015
+    _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["mask", "fedpm", "fedpm_counts", "fedavg", "fedavg_int8", "stc"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_method) -> _WhichOneofReturnType_method | None: ...
 

@@ -24,17 +24,17 @@ from tests.networks import model_spec, run_spec
 LEVELS = normal_start_levels(1.0, 64)
 PROTOCOLS: dict[str, MethodProtocol] = {
     "mask": MaskProtocol(16384, 1, 1, LEVELS),
-    "fedpm": FedPMProtocol(False, LEVELS),
-    "fedpm-counts": FedPMProtocol(True, LEVELS),
+    "fedpm": FedPMProtocol(LEVELS),
+    "fedpm-counts": FedPMProtocol(LEVELS),
     "fedavg": FedAvgProtocol(0.5),
-    "fedavg-int8": FedAvgProtocol(0.0, eight_bits=True),
+    "fedavg-int8": FedAvgProtocol(0.0),
     "stc": StcProtocol(0.0, 0.125),
 }
 MODEL = replace(model_spec((30, 40), (10, 30), (1, 3)))
 
 
 def spec_of(name: str, num_slots: int = 5) -> Spec:
-    return replace(run_spec(MODEL, num_slots=num_slots), protocol=PROTOCOLS[name])
+    return replace(run_spec(MODEL, num_slots=num_slots), protocol=PROTOCOLS[name], method=name)
 
 
 @dataclass

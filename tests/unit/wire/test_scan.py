@@ -29,6 +29,7 @@ MOST = {
     "floats of ModelSpec": limits.MAX_FLOAT_TENSORS,
     "shape of FloatTensor": limits.MAX_DIMENSIONS,
     "start_level_deltas of MaskProtocol": limits.MAX_START_LEVELS // 2,
+    "start_level_deltas of FedPMProtocol": limits.MAX_START_LEVELS // 2,
     "provenance of Artifact": limits.MAX_PROVENANCE,
     "start_edges of Artifact": limits.MAX_START_EDGES,
 }
