@@ -35,6 +35,7 @@ class TrainerFactory:
         num_slots: How many shares this client believes there are; None takes the run's.
         device: `auto`, `cpu` or `cuda`.
         model: The network from installed code (`PKG:FACTORY`, `timm:NAME`) that the run may use, if any.
+        methods: That the run may have. By default only the one that promises masks and nothing else.
     """
 
     dataset: str | None = None
@@ -42,15 +43,18 @@ class TrainerFactory:
     num_slots: int | None = None
     device: str = "auto"
     model: str | None = None
+    methods: tuple[str, ...] = ("mask",)
 
     def __call__(self, spec: Spec, slot: int) -> Trainer:
         """Returns the trainer of one slot.
 
         Raises:
-            WrongSpec: If the run is on other data, with other shares or shares that these data cannot be dealt out
+            WrongSpec: If the run has another method or is on other data, with other shares or shares that these data cannot be dealt out
                 in, or a network that this machine builds differently.
             DataError: If the data are unknown, missing or unreadable.
         """
+        if spec.method not in self.methods:
+            raise WrongSpec("method", got=spec.method, wanted=" or ".join(self.methods), where="the run's spec")
         plan = spec.data
         if self.dataset is not None and self.dataset != plan.dataset:
             raise WrongSpec("data set", got=self.dataset, wanted=plan.dataset, where="the run's spec")

@@ -100,7 +100,9 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
             "partition", got="own", wanted="iid, dirichlet:A or classes:C: simulated clients share a data set"
         )
     plan = make_plan(settings)
-    make_trainer = TrainerFactory(settings.dataset, settings.data_dir, model=settings.model)
+    make_trainer = TrainerFactory(
+        settings.dataset, settings.data_dir, model=settings.model, methods=(plan.spec.method,)
+    )
     try:
         # Loads the data and deals them out, which all clients share; here one person set both the run and them.
         make_trainer(plan.spec, 0)

@@ -71,6 +71,16 @@ def test_data_from_installed_code_are_the_clients_choice() -> None:
         TrainerFactory(dataset="antigravity:land")(spec, 0)
 
 
+def test_only_masks_unless_the_user_says_so() -> None:
+    spec = replace(spec_of(), protocol=FedAvgProtocol(0.5), method="fedavg")
+    with pytest.raises(WrongSpec, match="method: got fedavg; wanted mask; in the run's spec"):
+        TrainerFactory()(spec, 0)
+    weights = np.zeros(spec.model.num_params, np.float32)
+    trained, metrics = TrainerFactory(methods=("mask", "fedavg"))(spec, 0).train(weights, 1)
+    assert trained.dtype == np.float32
+    assert metrics.num_images > 0
+
+
 def test_other_classes_than_the_run() -> None:
     spec = spec_of()
     contract = replace(spec.model.input, class_names=(*spec.model.input.class_names[:9], "ten"))
