@@ -70,6 +70,7 @@ class Graph:
         input_shape: (channels, height, width).
         num_classes: Number of outputs.
         metadata: Texts that it carries.
+        used: Names of the tensors that its nodes read.
     """
 
     producer: str
@@ -78,6 +79,7 @@ class Graph:
     input_shape: tuple[int, ...]
     num_classes: int
     metadata: dict[str, str]
+    used: frozenset[str]
 
 
 def read(data: bytes) -> Graph:
@@ -115,6 +117,7 @@ def read(data: bytes) -> Graph:
         input_shape=_sizes(model.graph.input, INPUT_NAME, 4),
         num_classes=_sizes(model.graph.output, OUTPUT_NAME, 2)[0],
         metadata={entry.key: entry.value for entry in model.metadata_props},
+        used=frozenset(name for node in model.graph.node for name in node.input),
     )
 
 

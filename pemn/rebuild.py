@@ -28,23 +28,16 @@ _BYTE_MASKS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bit
 ) * np.uint32(0xFFFFFFFF)
 
 
-def layer_values(spec: ModelSpec, index: int) -> NDArray[np.float32]:
-    """Returns the distinct values of one layer, scaled.
-
-    Returns:
-        float32 [min(period, size of the layer)].
-    """
-    layer, source = spec.layers[index], spec.sources[index]
-    return _scaled(values(spec.seed, source, spec.distribution, 0, min(source.period, layer.size)), layer)
-
-
 def frozen_weights(spec: ModelSpec) -> NDArray[np.float32]:
     """Returns the weights before any mask, layer after layer.
 
     Returns:
         float32 [n].
     """
-    tiles = [np.resize(layer_values(spec, i), layer.size) for i, layer in enumerate(spec.layers)]
+    tiles = []
+    for layer, source in zip(spec.layers, spec.sources, strict=True):
+        drawn = values(spec.seed, source, spec.distribution, 0, min(source.period, layer.size))
+        tiles.append(np.resize(_scaled(drawn, layer), layer.size))
     return np.concatenate(tiles)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
@@ -14,7 +13,7 @@ from pemn.commands.train_settings import BaselineSettings, RunSettings, TrainSet
 from pemn.errors import ConfigError
 from pemn.export.packed import packed
 from pemn.export.skeleton import skeleton
-from pemn.packaging import package
+from pemn.packaging import check_floats, package
 from pemn.spec import InputContract, ModelSpec
 from pemn.training.masked import mask_model
 from pemn.training.models import describe
@@ -76,11 +75,13 @@ class Masked:
 
     spec: ModelSpec
     rule: ScoreRule
-    _graph: bytes = field(default=b"", init=False)
 
     def prepare(self, module: nn.Module) -> str:
-        """Masks it. Its ONNX graph is made first: a network that cannot be exported is not trained for hours."""
-        self._graph = skeleton(copy.deepcopy(module).cpu(), self.spec)
+        """Masks it. What its file would fail with comes out first: it is not trained for hours in vain."""
+        check_floats(module, self.spec)
+        skeleton(
+            module, self.spec
+        )  # training may change what is constant in the graph, so it is made again then
         mask_model(module, self.spec, self.rule)
         return (
             f"{self.spec.strategy}: {self.spec.num_params:,} masked weights from "
@@ -89,7 +90,7 @@ class Masked:
 
     def results(self, module: nn.Module, facts: dict[str, str]) -> Results:
         """Returns the .pemn file and the packed ONNX file."""
-        artifact = package(module, self.spec, facts, self._graph)
+        artifact = package(module, self.spec, facts)
         files = {"model.pemn": artifact.to_bytes(), "model.onnx": packed(artifact)}
         float32_bytes = FLOAT_BYTES * (self.spec.num_params + self.spec.num_floats)
         sizes = {name: len(data) for name, data in files.items()}

@@ -105,7 +105,8 @@ class Model:
 
 def _inject(options: Any, artifact: Artifact) -> list[NDArray[np.float32]]:
     """Hands a session weights and floats in place of those that the skeleton only declares; returns them."""
-    tensors = artifact.tensors()
+    used = graph.read(artifact.onnx_skeleton).used  # it does not take what no node reads
+    tensors = {name: array for name, array in artifact.tensors().items() if name in used}
     values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in tensors.values()]
     options.add_external_initializers(list(tensors), values)
     return list(tensors.values())

@@ -49,7 +49,7 @@ def skeleton(module: torch.nn.Module, spec: ModelSpec) -> bytes:
         An ONNX file, the same bytes for the same module: input `image`, output `logits`, both with a free batch.
 
     Raises:
-        ConfigError: If torch cannot export the module, or it has tensors that it does not use, or one under two names.
+        ConfigError: If torch cannot export the module, or it does not use a layer that is masked.
         LocalError: If the module is not the spec's, or the exporter did not keep its weights as they are.
     """
     probe = _probe(module, spec)
@@ -70,7 +70,7 @@ def skeleton(module: torch.nn.Module, spec: ModelSpec) -> bytes:
     if program is None:
         raise LocalError("torch exported nothing", where=spec.architecture)
     model = program.model_proto
-    _check_weights(model, probe)
+    _check_weights(model, probe, {layer.name for layer in spec.layers})
     _fold(model, spec)
     _strip(model)
     model.ir_version = IR_VERSION
@@ -101,13 +101,26 @@ def _floating(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in module.state_dict().items() if tensor.is_floating_point()}
 
 
-def _check_weights(model: onnx.ModelProto, probe: torch.nn.Module) -> None:
-    """Checks that the exporter kept every tensor, under its name and with its values."""
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
-    for name, tensor in _floating(probe).items():
-        if name not in found:
-            raise ConfigError("tensor that the network does not use, or has under two names", where=name)
-        if not np.array_equal(onnx.numpy_helper.to_array(found[name]), tensor.numpy()):
+def _check_weights(model: onnx.ModelProto, probe: torch.nn.Module, masked: set[str]) -> None:
+    """Checks that the exporter kept every tensor that the network uses, under a name of it and with its values."""
+    state = _floating(probe)
+    kept = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in model.graph.initializer
+        if tensor.name in state
+    }
+    for name, tensor in state.items():
+        if name not in kept:
+            if name in masked:
+                raise ConfigError("masked tensor that the network does not use", where=name)
+            if any(other.data_ptr() == tensor.data_ptr() for key, other in state.items() if key in kept):
+                continue  # one tensor under two names
+            if any(
+                np.array_equal(onnx.numpy_helper.to_array(other).ravel(), tensor.numpy().ravel())
+                for other in model.graph.initializer
+            ):
+                raise LocalError("the exporter renamed a weight", where=name)
+        elif not np.array_equal(kept[name], tensor.numpy()):
             raise LocalError("the exporter changed a weight", where=name)
 
 

@@ -61,7 +61,7 @@ class Training:
 
     def __init__(self, module: nn.Module, recipe: Recipe, images: Images, seed: int, *, half: bool) -> None:
         has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
-        if has_batch_norm and len(images) % recipe.batch_size == 1:
+        if has_batch_norm and 1 in (recipe.batch_size, len(images) % recipe.batch_size):
             got = f"{len(images)} images in batches of {recipe.batch_size}, so a last one of 1"
             raise ConfigError("batch norm has nothing to average", got=got, where="--batch-size")
         self.module, self.recipe, self.num_epochs_done = module, recipe, 0

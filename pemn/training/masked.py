@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -19,10 +18,9 @@ from torch.nn.utils import parametrize
 from pemn.errors import ConfigError, LocalError
 from pemn.generator import Purpose, child
 from pemn.mask import Mask
-from pemn.rebuild import layer_values
 from pemn.spec import ModelSpec, to_float32
-from pemn.training.generator import words
-from pemn.training.rules import check_maskable, fan_in
+from pemn.training.generator import draw, words
+from pemn.training.rules import check_maskable, fan_in, floating_shapes
 from pemn.training.scores import PAPER_RULE, ScoreRule
 
 
@@ -81,7 +79,7 @@ def mask_model(module: nn.Module, spec: ModelSpec, rule: ScoreRule = PAPER_RULE)
         The same module.
 
     Raises:
-        LocalError: If the module lacks a layer of the spec or has it in another shape.
+        LocalError: If the module is not the one that the spec describes; names the layer or tensor.
         ConfigError: If one of the tensors cannot be masked, or is already. Nothing has been changed then.
     """
     _check_layers(module, spec)
@@ -89,7 +87,7 @@ def mask_model(module: nn.Module, spec: ModelSpec, rule: ScoreRule = PAPER_RULE)
         path, own = _split(layer.name)
         scores = module.get_parameter(layer.name)
         start = _start_scores(spec, index, fan_in(module, layer.name), scores.device)
-        frozen = torch.from_numpy(np.resize(layer_values(spec, index), layer.shape)).to(scores.device)
+        frozen = _frozen(spec, index, scores.device)
         # Not checked once more, which would draw a mask from the caller's random numbers.
         parametrize.register_parametrization(
             module.get_submodule(path), own, MaskedWeight(frozen, rule), unsafe=True
@@ -168,6 +166,11 @@ def _check_layers(module: nn.Module, spec: ModelSpec) -> None:
             raise LocalError("shape of a layer", got=shape, wanted=layer.shape, where=layer.name)
         if parameter.is_meta:  # nobody would fill in the frozen weights later
             raise ConfigError("module on the meta device", wanted="memory of its own", where=layer.name)
+    shapes = floating_shapes(module)
+    for name in sorted(shapes.keys() | spec.shapes.keys()):  # a bias too many would train, and be in no file
+        if shapes.get(name) != spec.shapes.get(name):
+            got, wanted = shapes.get(name, "none"), spec.shapes.get(name, "none")
+            raise LocalError("float tensor of a module", got=got, wanted=wanted, where=name)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -193,6 +196,15 @@ def _layers(module: nn.Module, spec: ModelSpec) -> list[tuple[Tensor, MaskedWeig
         if layer.name not in masked:
             raise LocalError("layer that is not masked", where=layer.name)
     return [masked[layer.name] for layer in spec.layers]
+
+
+def _frozen(spec: ModelSpec, index: int, device: torch.device) -> Tensor:
+    """Returns the frozen weights of a layer, with the bits of `pemn.rebuild.frozen_weights`."""
+    layer, source = spec.layers[index], spec.sources[index]
+    count = min(source.period, layer.size)
+    key = child(spec.seed, Purpose.WEIGHTS, source.stream)
+    values = draw(spec.distribution, key, 0, count, device) * layer.scale
+    return values.repeat(-(-layer.size // count))[: layer.size].view(layer.shape)
 
 
 def _start_scores(spec: ModelSpec, index: int, fan_in: int, device: torch.device) -> Tensor:

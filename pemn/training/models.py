@@ -14,7 +14,7 @@ from pemn.generator import Purpose, child
 from pemn.prototype import Strategy, sources
 from pemn.spec import InputContract, Layer, ModelSpec, to_float32
 from pemn.training.networks import build
-from pemn.training.rules import Rules, plan
+from pemn.training.rules import Rules, floating_shapes, plan
 from pemn.training.structure import structure_hash
 from pemn.wire.limits import MAX_FLOATS, MAX_PARAMS
 from pemn.wire.model import check_bounds
@@ -185,11 +185,7 @@ def check_model(spec: ModelSpec, allowed: str | None = None) -> None:
         module = _blueprint(spec.architecture, spec.input.shape, spec.num_classes)
     except ConfigError as error:
         raise WrongSpec(f"network of the spec: {error}") from error
-    here = {
-        name: tuple(tensor.shape)
-        for name, tensor in module.state_dict().items()
-        if tensor.is_floating_point()
-    }
+    here = floating_shapes(module)
     for name in sorted(here.keys() | spec.shapes.keys()):
         if here.get(name) != spec.shapes.get(name):
             raise WrongSpec(

@@ -134,6 +134,15 @@ def check_maskable(module: nn.Module, names: Iterable[str]) -> None:
             raise _cannot(name, got=f"a parameter tied to {', '.join(others)}")
 
 
+def floating_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every float tensor in a module's state by its name."""
+    return {
+        name: tuple(tensor.shape)
+        for name, tensor in module.state_dict().items()
+        if tensor.is_floating_point()
+    }
+
+
 def fan_in(module: nn.Module, name: str) -> int:
     """Returns how many inputs one output sums over: input channels of a group times the kernel's size.
 

@@ -158,8 +158,10 @@ def test_wrong_options_are_told_before_anything_is_trained(
 
 
 def test_what_fails_in_a_process_of_its_own_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="10 of 10 runs failed, the first: no folder with the data set"):
-        run(tmp_path, "--dataset", "folder", "--jobs", "2")
+    with pytest.raises(
+        ConfigError, match="8 of 10 runs failed, the first: pattern that matches no parameter"
+    ):
+        run(tmp_path, "--dense-layers", "tail.*", "--jobs", "2")
 
 
 def test_a_run_that_fails_does_not_stop_the_others(
@@ -213,3 +215,9 @@ def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (130, "pemn: stopped\n")
+
+
+def test_data_that_are_not_there_are_told_once(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="unknown data set"):
+        run(tmp_path / "new", "--dataset", "unheard-of")
+    assert not (tmp_path / "new").exists()

@@ -16,7 +16,7 @@ from PIL import Image
 from pemn.artifact import Artifact
 from pemn.commands.train import baseline, train
 from pemn.commands.train_settings import TrainSettings
-from pemn.commands.training_run import CHECKPOINT_NAME, _load_splits, load_split
+from pemn.commands.training_run import CHECKPOINT_NAME, Run, _load_splits, load_split
 from pemn.config import resolve
 from pemn.data.datasets import load
 from pemn.device.model import Model
@@ -236,3 +236,23 @@ def test_a_few_images_leave_one_for_validation(tmp_path: Path) -> None:
     summary = run(tmp_path, "--num-images", "5", "--epochs", "1")
     assert summary["num_images"] == 4
     assert "best_on_validation" in summary["accuracy"]
+
+
+def test_the_best_epoch_is_the_first_of_the_best_and_is_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validation = iter([0.2, 0.7, 0.7, 0.3])
+    seen: list[float] = []
+
+    def accuracy(self: Run, split: str) -> float:
+        state = sum(float(tensor.double().sum()) for tensor in self._module.state_dict().values())
+        if split == "validation":
+            seen.append(state)
+            return next(validation)
+        return state
+
+    monkeypatch.setattr(Run, "_accuracy", accuracy)
+    found = run(tmp_path, "--epochs", "4")["accuracy"]
+    assert len(set(seen)) == 4
+    assert found["last_epoch"] == seen[3]
+    assert found["best_on_validation"] == {"epoch": 2, "validation": 0.7, "test": seen[1]}

@@ -78,6 +78,11 @@ def test_strategies_are_nested() -> None:
         assert np.array_equal(values(7, largest, kind, 0, 900)[:10], short)
 
 
+def test_a_ratio_of_one_is_the_whole_largest_layer() -> None:
+    shapes = [(3, 5), (7, 9)]
+    assert sources(Strategy("rp", 1.0), shapes) == sources(Strategy("mp"), shapes) == [Source(1, 63)] * 2
+
+
 def test_signed_constant_is_balanced() -> None:
     share = np.mean(values(7, Source(0, 100_000), Distribution.SIGNED, 0, 100_000).astype(np.float64))
     assert abs(share) < 0.01

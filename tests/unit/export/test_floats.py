@@ -25,7 +25,9 @@ from pemn.errors import ConfigError, MalformedArtifact
 from pemn.export.dense import dense
 from pemn.export.packed import packed
 from pemn.export.skeleton import skeleton
+from pemn.packaging import package
 from pemn.prototype import Strategy
+from pemn.training.masked import mask_model
 from pemn.training.models import describe
 from tests.models import Normed, as_file, make_normed, normed_skeleton, random_images
 from tests.networks import DIGITS
@@ -145,26 +147,84 @@ def test_a_skeleton_with_a_float_too_many_is_refused(use: Callable[[Artifact], o
 
 
 class Careless(nn.Module):
-    """Has a parameter that it does not use, or one under two names."""
+    """Has a parameter that it does not use, and one under two names."""
 
-    def __init__(self, *, tied: bool) -> None:
+    def __init__(self, *, uses_head: bool = True) -> None:
         super().__init__()
         self.body = nn.Linear(64, 10)
         self.head = nn.Linear(10, 10)
-        if tied:
-            self.head.bias = self.body.bias
-        else:
-            self.spare = nn.Parameter(torch.zeros(3))
+        self.head.bias = self.body.bias
+        self.spare = nn.Parameter(torch.ones(3))
+        self.uses_head = uses_head
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Returns logits."""
-        logits: torch.Tensor = self.head(self.body(image.flatten(1)))
+        logits: torch.Tensor = self.body(image.flatten(1))
+        return self.head(logits) if self.uses_head else logits
+
+
+@pytest.mark.parametrize("form", ["pemn", "packed", "dense"])
+def test_floats_that_are_unused_or_have_two_names_are_no_hindrance(form: str) -> None:
+    torch.manual_seed(1)
+    module = Careless()
+    torch.nn.init.normal_(module.body.bias)
+    spec = describe(module, "careless", DIGITS, 7, Strategy("mp"))
+    artifact = package(mask_model(module, spec), spec, {})
+    data = {"pemn": Artifact.to_bytes, "packed": packed, "dense": dense}[form](artifact)
+    images = np.random.default_rng(1).integers(0, 256, (5, 1, 8, 8), np.uint8)
+    with torch.no_grad():
+        wanted = module.eval()(torch.from_numpy(DIGITS.normalise(images))).numpy()
+    np.testing.assert_allclose(Model.load(data).predict(images), wanted, atol=1e-4)
+
+
+def test_a_masked_layer_that_is_not_used_is_named() -> None:
+    module = Careless(uses_head=False)
+    spec = describe(module, "careless", DIGITS, 7, Strategy("mp"))
+    with pytest.raises(ConfigError, match=r"masked tensor that the network does not use: in head\.weight"):
+        skeleton(module, spec)
+
+
+class Learning(nn.Module):
+    """Its forward pass depends on whole numbers, and on a constant that is not saved, that training changes."""
+
+    steps: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10, bias=False)
+        self.register_buffer("steps", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("offset", torch.zeros(10), persistent=False)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Returns logits."""
+        if self.training:
+            self.steps += 1
+            self.offset += torch.arange(10.0)
+        logits: torch.Tensor = self.head(image.flatten(1)) + self.steps * torch.arange(10) + self.offset
         return logits
 
 
-@pytest.mark.parametrize(("tied", "name"), [(False, "spare"), (True, "bias")])
-def test_a_tensor_that_no_file_could_hold_is_named(tied: bool, name: str) -> None:
-    module = Careless(tied=tied)
-    spec = describe(module, "careless", DIGITS, 7, Strategy("mp"))
-    with pytest.raises(ConfigError, match=rf"does not use, or has under two names: in .*{name}"):
-        skeleton(module, spec)
+def test_a_file_has_what_training_has_changed_of_the_constants() -> None:
+    module = Learning()
+    spec = describe(module, "learning", DIGITS, 7, Strategy("mp"))
+    mask_model(module, spec)
+    images = np.random.default_rng(1).integers(0, 256, (5, 1, 8, 8), np.uint8)
+    inputs = torch.from_numpy(DIGITS.normalise(images))
+    for _ in range(3):
+        module(inputs)
+    with torch.no_grad():
+        wanted = module.eval()(inputs).numpy()
+    np.testing.assert_allclose(
+        Model.load(package(module, spec, {}).to_bytes()).predict(images), wanted, atol=1e-4
+    )
+    assert wanted[:, 9].min() > 40
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_floats_that_are_not_finite_are_named_with_what_helps(value: float) -> None:
+    module = Learning()
+    module.register_buffer("causal", torch.full((2, 2), value))
+    spec = describe(module, "learning", DIGITS, 7, Strategy("mp"))
+    with pytest.raises(ConfigError, match=r"not finite: wanted .*persistent=False; in causal"):
+        package(mask_model(module, spec), spec, {})

@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pemn.errors import ConfigError
+from pemn.prototype import Strategy
+from pemn.spec import InputContract
 from pemn.training.epochs import Images, Training, evaluate
+from pemn.training.masked import mask_model
+from pemn.training.models import describe
 from pemn.training.recipes import PAPER, Recipe
+from pemn.training.scores import ScoreRule
 
 RECIPE = Recipe(
     optimizer="sgd",
@@ -174,6 +179,8 @@ def test_a_last_batch_of_one_is_refused_where_batches_are_normalised() -> None:
         ConfigError, match=r"batch norm .*10 images in batches of 3, so a last one of 1; in --batch-size"
     ):
         training(replace(RECIPE, batch_size=3), module)
+    with pytest.raises(ConfigError, match="batch norm has nothing to average: got 10 images in batches of 1"):
+        training(replace(RECIPE, batch_size=1), module)
     training(replace(RECIPE, batch_size=3)).run_epoch(lambda _: None)
 
 
@@ -185,3 +192,34 @@ def test_accuracy_is_the_share_that_is_right(batch_size: int) -> None:
 
     shown = images(7)
     assert evaluate(Constant(), shown, batch_size) == 3 / 7
+
+
+def test_accuracy_is_that_of_evaluation() -> None:
+    class TwoFaced(nn.Module):
+        def forward(self, batch: Tensor) -> Tensor:
+            right = torch.arange(10) % 2
+            return nn.functional.one_hot(1 - right if self.training else right, 2).float()
+
+    assert evaluate(TwoFaced().train(), images(), 10) == 1.0
+
+
+def test_every_epoch_augments_in_its_own_way() -> None:
+    module = Watched()
+    one = Images(images(1).pixels, torch.zeros(1, dtype=torch.int64), (0.5,) * 3, (0.25,) * 3)
+    loop = Training(module, replace(RECIPE, batch_size=1, augmentation="light", epochs=6), one, 3, half=False)
+    for _ in range(6):
+        loop.run_epoch(lambda _: None)
+    assert len({batch.numpy().tobytes() for batch in module.inputs}) > 2
+
+
+def test_a_mask_is_drawn_once_a_pass_however_often_it_is_read() -> None:
+    class Twice(Watched):
+        def forward(self, batch: Tensor) -> Tensor:
+            self.seen = (self.head.weight, self.head.weight)
+            return super().forward(batch)
+
+    module = Twice()
+    contract = InputContract((3, 8, 8), (0.5,) * 3, (0.25,) * 3, ("a", "b"))
+    mask_model(module, describe(module, "twice", contract, 1, Strategy("mp")), ScoreRule("bernoulli"))
+    training(module=module).run_epoch(lambda _: None)
+    assert torch.equal(*module.seen)

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pemn import generator
-from pemn.training.generator import words
+from pemn import distribution, generator
+from pemn.distribution import Distribution
+from pemn.training.generator import draw, words
 
 CPU = torch.device("cpu")
 
@@ -36,6 +37,21 @@ def test_the_words_of_numpy(key: int, start: int, count: int) -> None:
 def test_blocks_leave_no_trace(count: int) -> None:
     made = words(7, 12_345, count, CPU).numpy().view(np.uint64)
     assert np.array_equal(made, generator.words(7, 12_345, count))
+
+
+@given(st.sampled_from(Distribution), st.integers(0, (1 << 64) - 1), st.integers(0, 300), st.integers(0, 300))
+def test_the_values_of_numpy(kind: Distribution, key: int, start: int, count: int) -> None:
+    made = draw(kind, key, start, count, CPU).numpy()
+    assert made.dtype == np.float32
+    assert made.tobytes() == distribution.draw(kind, key, start, count).tobytes()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", Distribution)
+def test_the_same_values_on_cuda(kind: Distribution) -> None:
+    made = draw(kind, 2**64 - 1, 3, 1_000_003, torch.device("cuda"))
+    assert made.device.type == "cuda"
+    assert made.cpu().numpy().tobytes() == distribution.draw(kind, 2**64 - 1, 3, 1_000_003).tobytes()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

@@ -75,6 +75,19 @@ def test_random_follows_the_seed_alone() -> None:
     assert not torch.equal(pattern(1, 1), pattern(2, 1))
 
 
+def test_layers_of_one_shape_are_pruned_apart_and_keep_a_weight_each() -> None:
+    module = nn.Sequential(
+        nn.Linear(20, 20, bias=False), nn.Linear(20, 20, bias=False), nn.Linear(20, 2, bias=False)
+    )
+    assert prune_model(module, plan(module), 4, "random", 1) == 1 + 1 + 1
+    first, second, last = (module.get_submodule(str(index)).weight for index in range(3))
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(second, torch.Tensor)
+    assert isinstance(last, torch.Tensor)
+    assert not torch.equal(first != 0, second != 0)
+    assert int(last.count_nonzero()) == 1
+
+
 def test_what_is_gone_stays_gone_and_what_is_left_trains() -> None:
     module = network()
     found = plan(module)
