@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -77,17 +78,21 @@ class LineLog:
 
     Args:
         path: The file; created if it is missing.
+        num_lines: How many of its lines stay; what is behind them is of a run that did not get so far as to keep its
+            state, and is removed. None: all.
 
     Raises:
-        FileError: If it cannot be opened for appending.
+        FileError: If it cannot be opened for appending, or has fewer lines.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, num_lines: int | None = None) -> None:
         self._path = path
         try:
             self._file = path.open("a+b", buffering=0)
             try:
                 self._num_bytes = _end_of_lines(self._file.fileno())
+                if num_lines is not None:
+                    self._num_bytes = self._end_of_line(num_lines)
                 os.ftruncate(self._file.fileno(), self._num_bytes)
                 _sync_folder(path.parent)
             except BaseException:
@@ -95,6 +100,15 @@ class LineLog:
                 raise
         except OSError as error:
             raise FileError(f"cannot open log, {_reason(error)}", where=path) from error
+
+    def _end_of_line(self, num_lines: int) -> int:
+        """Returns the position after so many lines."""
+        self._file.seek(0)
+        end = sum(len(line) for line in itertools.islice(self._file, num_lines) if line.endswith(b"\n"))
+        self._file.seek(0)
+        if sum(1 for line in itertools.islice(self._file, num_lines) if line.endswith(b"\n")) < num_lines:
+            raise FileError("log has fewer lines than it should", wanted=num_lines, where=self._path)
+        return end
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends records and waits until they are on the disk; all of them or none.

@@ -10,7 +10,7 @@ Source: docs/wire.md, "The ledger".
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -44,6 +44,16 @@ class Ledger:
         self.entries: list[Entry] = []
         self._open: dict[tuple[int, Direction], Entry] = {}
         self._before: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
+
+    def go_on(self, entries: Iterable[Entry], wire: Wire) -> None:
+        """Takes up the books of an earlier process, at the end of a round.
+
+        Args:
+            entries: All that it has closed.
+            wire: Bytes of each slot then.
+        """
+        self.entries = list(entries)
+        self._before.update(wire)
 
     def note(self, slot: int, direction: Direction, content: bytes, num_framed_bytes: int) -> None:
         """Adds a message to the round that is open.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from pemn.errors import MalformedFrame, MissingSpec, OutOfSync
 from pemn.federation.public import PublicState
-from pemn.methods import Client, Trainer
+from pemn.methods import Client, Memory, Trainer
 from pemn.wire.messages import Broadcast, Content, Failure, Update
 from pemn.wire.spec import Spec
-from pemn_client.store import Memory, Store
+from pemn_client.store import Store
 
 _LOG = logging.getLogger(__name__)
 

@@ -13,18 +13,16 @@ import logging
 import secrets
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakValueDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pemn.errors import FileError, RemoteError
 from pemn.federation.public import PublicState
 from pemn.files import read_bytes, write_atomic
-from pemn.methods import method_of
+from pemn.methods import Memory, method_of
 from pemn.wire.limits import MAX_SPEC_BYTES
 from pemn.wire.spec import Spec
 
@@ -32,25 +30,6 @@ _LOG = logging.getLogger(__name__)
 _MAGIC = b"PEMNST\x00\x01"
 _HEAD = struct.Struct("<QI")
 _STATE_NAME, _MEMORY_NAME = "state.bin", "memory.bin"
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """What a client of some methods keeps of its own between votes.
-
-    Attributes:
-        round: Which it has voted for last.
-        earlier: What it had before that vote; None if it was the first.
-        later: What it has since.
-    """
-
-    round: int
-    earlier: NDArray[Any] | None
-    later: NDArray[Any]
-
-    def before(self, round_: int) -> NDArray[Any] | None:
-        """Returns what a vote for a round is to be made with."""
-        return self.later if round_ > self.round else self.earlier
 
 
 class Store(Protocol):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +37,7 @@ class TrainerFactory:
         num_slots: How many shares this client believes there are; None takes the run's.
         device: `auto`, `cpu` or `cuda`.
         model: The network from installed code (`PKG:FACTORY`, `timm:NAME`) that the run may use, if any.
+        clock: Seconds, for what is told of the time that training took.
         methods: That the run may have. By default only the one that promises masks and nothing else.
     """
 
@@ -44,17 +47,20 @@ class TrainerFactory:
     device: str = "auto"
     model: str | None = None
     methods: tuple[str, ...] = ("mask",)
+    clock: Callable[[], float] = time.monotonic
 
     def __call__(self, spec: Spec, slot: int) -> Trainer:
         """Returns the trainer of one slot.
 
         Raises:
-            WrongSpec: If the run has another method or is on other data, with other shares or shares that these data cannot be dealt out
-                in, or a network that this machine builds differently.
+            WrongSpec: If the run has another method, or is on other data, with other shares or shares that these data
+                cannot be dealt out in, or a network that this machine builds differently.
             DataError: If the data are unknown, missing or unreadable.
         """
         if spec.method not in self.methods:
-            raise WrongSpec("method", got=spec.method, wanted=" or ".join(self.methods), where="the run's spec")
+            raise WrongSpec(
+                "method", got=spec.method, wanted=" or ".join(self.methods), where="the run's spec"
+            )
         plan = spec.data
         if self.dataset is not None and self.dataset != plan.dataset:
             raise WrongSpec("data set", got=self.dataset, wanted=plan.dataset, where="the run's spec")
@@ -81,7 +87,7 @@ class TrainerFactory:
         _LOG.info("slot %d has %d of the %d images of %s", slot, len(mine), len(data.labels), data.name)
         images = spec.model.input.normalise(data.images[mine])
         device = choose_device(self.device)
-        return local_trainer(spec, images, data.labels[mine], slot, device)
+        return local_trainer(spec, images, data.labels[mine], slot, device, self.clock)
 
 
 @lru_cache(maxsize=1)

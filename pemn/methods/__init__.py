@@ -8,7 +8,7 @@ Source: docs/algorithm.md.
 
 from pemn.methods.ballot import Ballot, Vote
 from pemn.methods.client import Client
-from pemn.methods.method import Method, Trainer
+from pemn.methods.method import Memory, Method, Trainer
 from pemn.methods.registry import method_of
 from pemn.methods.server import Server, ServerState
 from pemn.methods.snapshot import decode_state, encode_state
@@ -16,6 +16,7 @@ from pemn.methods.snapshot import decode_state, encode_state
 __all__ = [
     "Ballot",
     "Client",
+    "Memory",
     "Method",
     "Server",
     "ServerState",

@@ -55,6 +55,25 @@ class Trained:
     memory: NDArray[Any] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What a client of some methods keeps of its own between votes.
+
+    Attributes:
+        round: Which it has voted for last.
+        earlier: What it had before that vote; None if it was the first.
+        later: What it has since.
+    """
+
+    round: int
+    earlier: NDArray[Any] | None
+    later: NDArray[Any]
+
+    def before(self, round_: int) -> NDArray[Any] | None:
+        """Returns what a vote for a round is to be made with."""
+        return self.later if round_ > self.round else self.earlier
+
+
 def trained_like(start: NDArray[Any], trainer: Trainer, round_: int) -> tuple[NDArray[Any], Metrics]:
     """Lets a trainer train.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +37,7 @@ class LocalTrainer(ABC):
         labels: int64 [N].
         slot: The client's number; keys every draw.
         device: Where to train.
+        clock: Seconds, for what is told of the time that it took.
     """
 
     def __init__(
@@ -45,15 +48,17 @@ class LocalTrainer(ABC):
         labels: NDArray[np.int64],
         slot: int,
         device: torch.device,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model, self._training, self._slot, self._device = model, training, slot, device
-        self._module = build(model.architecture, model.input.shape, model.num_classes).to(device)
+        self._clock = clock
+        self._module = _network(model, device)
         self._images = torch.from_numpy(images).to(device)
         self._labels = torch.from_numpy(labels).to(device)
 
     def train(self, start: NDArray[Any], round_: int) -> tuple[NDArray[Any], Metrics]:
         """Trains one round."""
-        began = time.monotonic()
+        began = self._clock()
         torch.manual_seed(self._key(round_) >> 1)
         trained = self._enter(start).to(self._device).requires_grad_(True)
         optimizer = self._optimizer(trained)
@@ -64,7 +69,7 @@ class LocalTrainer(ABC):
         metrics = Metrics(
             num_images=len(self._labels),
             loss_milli=round(1000 * min(loss_sum / len(self._labels), 4e6)),
-            train_ms=round(1000 * (time.monotonic() - began)),
+            train_ms=round(1000 * (self._clock() - began)),
         )
         return self._leave(trained.detach().cpu()), metrics
 
@@ -108,7 +113,7 @@ class _ScoreTrainer(LocalTrainer):
 
     def __init__(self, model: ModelSpec, *args: Any) -> None:
         super().__init__(model, *args)
-        self._frozen = torch.from_numpy(frozen_weights(model)).to(self._device)
+        self._frozen = _frozen(model, self._device)
 
     def _weights(self, trained: Tensor) -> Tensor:
         # All layers at once: the rule looks at each score by itself.
@@ -167,7 +172,12 @@ class WeightTrainer(LocalTrainer):
 
 
 def local_trainer(
-    spec: Spec, images: NDArray[np.float32], labels: NDArray[np.int64], slot: int, device: torch.device
+    spec: Spec,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    slot: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.monotonic,
 ) -> LocalTrainer:
     """Returns the trainer of a run's method.
 
@@ -177,8 +187,9 @@ def local_trainer(
         labels: int64 [N].
         slot: The client's number.
         device: Where to train.
+        clock: See `LocalTrainer`.
     """
-    args = (spec.model, spec.training, images, labels, slot, device)
+    args = (spec.model, spec.training, images, labels, slot, device, clock)
     match spec.protocol:
         case MaskProtocol():
             return MaskTrainer(*args)
@@ -186,6 +197,18 @@ def local_trainer(
             return DrawnTrainer(*args)
         case FedAvgProtocol(momentum=momentum) | StcProtocol(momentum=momentum):
             return WeightTrainer(momentum, *args)
+
+
+@lru_cache(maxsize=1)
+def _network(model: ModelSpec, device: torch.device) -> nn.Module:
+    """The clients of a simulation share one: what it computes depends on the weights that it is given alone."""
+    return build(model.architecture, model.input.shape, model.num_classes).to(device)
+
+
+@lru_cache(maxsize=1)
+def _frozen(model: ModelSpec, device: torch.device) -> Tensor:
+    """They share these too."""
+    return torch.from_numpy(frozen_weights(model)).to(device)
 
 
 def _logits(p: NDArray[np.float64]) -> Tensor:
@@ -222,7 +245,7 @@ def accuracy(
         labels: int64 [N].
         batch_size: Images a forward pass.
     """
-    named = unflatten(torch.from_numpy(weights), model)
+    named = unflatten(torch.tensor(weights), model)
     right = 0
     for begin in range(0, len(labels), batch_size):
         batch = torch.from_numpy(images[begin : begin + batch_size])

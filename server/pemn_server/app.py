@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pemn_server.flower import Fleet
 from pemn_server.plan import Plan
 from pemn_server.progress import Progress, size, times_fewer
 from pemn_server.results import write_results
-from pemn_server.run import Federation
+from pemn_server.run import Federation, Outcome
 from pemn_server.settings import RunOptions, SimulateSettings
 
 
@@ -26,6 +27,8 @@ def run_federation(
     *,
     round_timeout_s: float | None = None,
     wait_timeout_s: float | None = None,
+    outcome: Outcome | None = None,
+    keep_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> None:
     """Runs a federation to its results.
 
@@ -37,8 +40,11 @@ def run_federation(
         console: For progress.
         round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
+        outcome: What an earlier process has come to, to go on from; the fleet's ledger is then what it was.
+        keep_outcome: Called with what the run has come to after every round.
     """
-    with LineLog(folder / LEDGER_NAME) as log, Progress(console) as progress:
+    num_lines = None if outcome is None else len(fleet.ledger.entries)
+    with LineLog(folder / LEDGER_NAME, num_lines) as log, Progress(console) as progress:
         federation = Federation(
             plan.spec,
             fleet,
@@ -52,10 +58,12 @@ def run_federation(
             accuracy=plan.accuracy,
             progress=progress,
             keep=lambda entries: log.write(asdict(entry) for entry in entries),
+            outcome=outcome,
+            keep_outcome=keep_outcome,
         )
-        outcome = federation.run()
+        ended = federation.run()
         progress.step("writing the results")
-        summary = write_results(folder, options, plan.spec, outcome, fleet.ledger, fleet.wire_source)
+        summary = write_results(folder, options, plan.spec, ended, fleet.ledger, fleet.wire_source)
     for line in describe(summary):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     console.print(f"results in {folder}/", highlight=False, markup=False, soft_wrap=True)

@@ -69,6 +69,8 @@ class Federation:
         accuracy: Of weights, float32 [n], on the test split.
         progress: For a person.
         keep: Called with the ledger's entries of every round.
+        outcome: What an earlier process has come to, to go on from.
+        keep_outcome: Called with what the run has come to after every round, when its entries are kept.
     """
 
     def __init__(
@@ -84,11 +86,14 @@ class Federation:
         accuracy: Callable[[NDArray[np.float32]], float],
         progress: Progress,
         keep: Callable[[list[Entry]], None],
+        outcome: Outcome | None = None,
+        keep_outcome: Callable[[Outcome], None] = lambda _: None,
     ) -> None:
         self._spec, self._fleet, self._progress, self._keep = spec, fleet, progress, keep
         self._num_rounds, self._min_clients, self._cohort = num_rounds, min_clients, cohort
         self._round_timeout_s, self._wait_timeout_s = round_timeout_s, wait_timeout_s
         self._accuracy = accuracy
+        self._outcome, self._keep_outcome = outcome, keep_outcome
         self._server = Server.of(spec)
 
     def run(self) -> Outcome:
@@ -98,10 +103,11 @@ class Federation:
             RemoteError: If too few clients vote, round after round.
             NetworkError: If clients are missing for too long.
         """
-        outcome = Outcome(self._server.start())
-        outcome.state, _ = self._wait_for_clients(outcome.state)
-        self._keep(self._fleet.close_round(0))
-        began = time.monotonic()
+        outcome = self._outcome or Outcome(self._server.start())
+        if self._outcome is None:
+            outcome.state, _ = self._wait_for_clients(outcome.state)
+            self._keep(self._fleet.close_round(0))
+        began = time.monotonic() - outcome.seconds
         ballot, repeats = self._server.open(), 0
         while outcome.state.public.round < self._num_rounds:
             outcome.state, ready = self._wait_for_clients(outcome.state)
@@ -114,8 +120,9 @@ class Federation:
                 continue
             outcome.state = self._server.commit(outcome.state, ballot)
             self._book(outcome, ballot, num_asked)
+            outcome.seconds = time.monotonic() - began
+            self._keep_outcome(outcome)
             ballot, repeats = self._server.open(), 0
-        outcome.seconds = time.monotonic() - began
         timeout_s = self._round_timeout_s and min(_LAST_BROADCAST_TIMEOUT_S, self._round_timeout_s)
         outcome.state = self._bring_up(outcome.state, self._fleet.slots(), timeout_s)
         self._fleet.finish()  # before the books are closed: parting costs bytes too

@@ -126,6 +126,9 @@ class SimulateSettings(BaseSettings, RunOptions):
     momentum: float = Field(
         default=0.9, ge=0, lt=1, description="of the clients' SGD, where weights are trained"
     )
+    resume: bool = Field(
+        default=False, description="go on with the run in --run-dir after its last whole round, bit for bit"
+    )
     share: float = Field(
         default=0.01, gt=0, le=1, description="of the weights, that a message of stc changes"
     )

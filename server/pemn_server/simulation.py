@@ -6,50 +6,94 @@ The only module of the server that knows the client.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 from rich.console import Console
 
-from pemn.errors import ConfigError, WrongSpec
+from pemn.errors import ConfigError, FileError, WrongSpec
 from pemn.federation.public import PublicState
-from pemn.files import prepare_run_dir
-from pemn.ledger import Direction, Wire
+from pemn.files import LEDGER_NAME, prepare_run_dir, read_lines
+from pemn.ledger import Direction, Entry, Wire
 from pemn.link.frames import framed_bytes
 from pemn.link.parts import split
 from pemn.link.v1 import link_pb2 as pb
+from pemn.methods import Memory, Server, ServerState
 from pemn.training.device import set_threads
-from pemn_client.flower import ClientApp, client_app, node_context, run_app
+from pemn.wire.spec import Spec
+from pemn_client.flower import client_app, node_context, run_app
 from pemn_client.node import Node
 from pemn_client.store import MemoryStore
 from pemn_client.trainer import TrainerFactory
+from pemn_server import checkpoint
 from pemn_server.app import run_federation
 from pemn_server.flower import Message, PemnGrid, run_server_app
 from pemn_server.plan import make_plan
+from pemn_server.run import Outcome
 from pemn_server.settings import SimulateSettings
 
 MESSAGE_OVERHEAD_BYTES = 200
 CONNECTION_OVERHEAD_BYTES = 5000
 """What TLS and HTTP/2 add on the wire, in this model of it: measured on real runs, rounded up (docs/wire.md)."""
 
+_MAX_LEDGER_BYTES = 1 << 30
+
+
+class Clients:
+    """All clients of a simulation; those with the same public state share one copy of it.
+
+    Args:
+        make_trainer: Makes their trainers.
+        num_slots: How many.
+    """
+
+    def __init__(self, make_trainer: TrainerFactory, num_slots: int) -> None:
+        states: WeakValueDictionary[tuple[int, int], PublicState] = WeakValueDictionary()
+        self._stores = [MemoryStore(states) for _ in range(num_slots)]
+        nodes = [Node(slot, store, make_trainer) for slot, store in enumerate(self._stores)]
+        self.app = client_app(lambda context: nodes[int(context.node_config["partition-id"])])
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self._stores)
+
+    def memories(self, spec: Spec) -> dict[int, Memory]:
+        """Returns what clients keep of their own, by slot."""
+        found = ((slot, store.load_memory(spec)) for slot, store in enumerate(self._stores))
+        return {slot: memory for slot, memory in found if memory is not None}
+
+    def go_on(self, spec: Spec, state: ServerState, memories: Mapping[int, Memory]) -> None:
+        """Gives the clients what they had in an earlier process."""
+        for slot, round_ in state.known.items():
+            self._stores[slot].save_spec(spec)
+            if (had := state.at(round_)) is not None:  # else the server sends it a keyframe
+                self._stores[slot].save_state(spec, had)
+        for slot, memory in memories.items():
+            self._stores[slot].save_memory(spec, memory)
+
 
 class InProcessGrid(PemnGrid):
     """Calls each client's app in turn, when its answer is pulled.
 
     Args:
-        app: The client app of all nodes.
-        num_slots: How many clients.
+        clients: All of them.
     """
 
     wire_source = "modelled"
 
-    def __init__(self, app: ClientApp, num_slots: int) -> None:
+    def __init__(self, clients: Clients) -> None:
         super().__init__()
-        self._app = app
-        self._contexts = [node_context(slot, num_slots) for slot in range(num_slots)]
-        self._wire = dict.fromkeys(range(num_slots), (CONNECTION_OVERHEAD_BYTES // 2,) * 2)
+        self._app = clients.app
+        self._contexts = [node_context(slot, len(clients)) for slot in range(len(clients))]
+        self._wire = dict.fromkeys(range(len(clients)), (CONNECTION_OVERHEAD_BYTES // 2,) * 2)
         self._tasks: deque[tuple[int, int, str, bytes]] = deque()
+
+    def go_on(self, entries: Iterable[Entry], wire: Wire) -> None:
+        """Takes up the books of an earlier process."""
+        self._wire.update(wire)
+        self.ledger.go_on(entries, wire)
 
     def slots(self) -> list[int]:
         """Returns all slots: nobody leaves."""
@@ -100,27 +144,64 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
             "partition", got="own", wanted="iid, dirichlet:A or classes:C: simulated clients share a data set"
         )
     plan = make_plan(settings)
+    kept = checkpoint.load(folder, settings) if settings.resume else None
+    if kept is not None:
+        plan = replace(plan, spec=kept.spec)
     make_trainer = TrainerFactory(
-        settings.dataset, settings.data_dir, model=settings.model, methods=(plan.spec.method,)
+        settings.dataset,
+        settings.data_dir,
+        model=settings.model,
+        methods=(plan.spec.method,),
+        clock=lambda: 0.0,  # the same bytes every time
     )
     try:
         # Loads the data and deals them out, which all clients share; here one person set both the run and them.
         make_trainer(plan.spec, 0)
     except WrongSpec as error:
         raise ConfigError(f"these options make no run: {error}") from error
-    prepare_run_dir(folder)
-    app = make_app(make_trainer, settings.num_slots)
+    clients = Clients(make_trainer, settings.num_slots)
+    grid = InProcessGrid(clients)
+    if kept is None:
+        prepare_run_dir(folder)
+    else:
+        clients.go_on(plan.spec, kept.outcome.state, kept.memories)
+        grid.go_on(_entries(folder, kept.num_entries), kept.wire)
+    begun = None if kept is None else kept.outcome
+    told = "" if begun is None else f", going on after round {begun.state.public.round}"
     console.print(
-        f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {settings.num_slots} clients in this process",
+        f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: "
+        f"{settings.num_slots} clients in this process{told}",
         highlight=False,
         soft_wrap=True,
     )
-    grid = InProcessGrid(app, settings.num_slots)
-    run_server_app(grid, lambda fleet: run_federation(settings, folder, plan, fleet, console))
+    server = Server.of(plan.spec)
+
+    def keep(outcome: Outcome) -> None:
+        reached = checkpoint.Checkpoint(
+            plan.spec, outcome, grid.wire(), len(grid.ledger.entries), clients.memories(plan.spec)
+        )
+        checkpoint.save(folder, settings, server, reached)
+
+    run_server_app(
+        grid,
+        lambda fleet: run_federation(
+            settings, folder, plan, fleet, console, outcome=begun, keep_outcome=keep
+        ),
+    )
 
 
-def make_app(make_trainer: TrainerFactory, num_slots: int) -> ClientApp:
-    """Returns the client app of a simulation: all its nodes live in this process."""
-    states: WeakValueDictionary[tuple[int, int], PublicState] = WeakValueDictionary()
-    nodes = [Node(slot, MemoryStore(states), make_trainer) for slot in range(num_slots)]
-    return client_app(lambda context: nodes[int(context.node_config["partition-id"])])
+def _entries(folder: Path, count: int) -> list[Entry]:
+    """Returns the first lines of a run's ledger.
+
+    Raises:
+        FileError: If they are not there, or no lines of a ledger.
+    """
+    path = folder / LEDGER_NAME
+    lines = read_lines(path, max_bytes=_MAX_LEDGER_BYTES, what="ledger")[:count]
+    try:
+        entries = [Entry(**line) for line in lines]
+    except TypeError as error:
+        raise FileError(f"ledger makes no sense, {error}", where=path) from error
+    if len(entries) < count:
+        raise FileError("ledger has lost lines", got=len(entries), wanted=count, where=path)
+    return entries

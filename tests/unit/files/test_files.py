@@ -156,3 +156,15 @@ def test_a_run_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
         prepare_run_dir(tmp_path / "file")
     with pytest.raises(ConfigError, match=r"not a folder: in .*/file$"):
         prepare_run_dir(tmp_path / "file" / "below")
+
+
+def test_a_log_goes_on_after_the_lines_that_count(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with LineLog(path) as log:
+        log.write([{"a": 1}, {"a": 2}, {"a": 3}])
+    with LineLog(path, num_lines=2) as log:
+        log.write([{"a": 4}])
+    assert [line["a"] for line in read_lines(path, max_bytes=1000, what="log")] == [1, 2, 4]
+    with pytest.raises(FileError, match="log has fewer lines than it should: wanted 4"):
+        LineLog(path, num_lines=4)
+    assert len(path.read_text().splitlines()) == 3

@@ -1,0 +1,117 @@
+"""A simulation as it is after a round, in one file: it goes on from there as if it had not been stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pemn.errors import ConfigError, FileError, RemoteError
+from pemn.files import write_atomic
+from pemn.methods import Memory, Server, decode_state, encode_state
+from pemn.training import checkpoint as tensors_and_facts
+from pemn.wire.spec import Spec
+from pemn_server.run import Outcome
+from pemn_server.settings import SimulateSettings
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+_FREE = {"run_dir", "resume", "data_dir", "threads"}
+"""Options that decide nothing of the result."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a simulation goes on from.
+
+    Attributes:
+        spec: The run.
+        outcome: What it has come to.
+        wire: Modelled bytes of each slot so far: (up, down).
+        num_entries: Lines of the ledger.
+        memories: What clients of some methods keep of their own, by slot.
+    """
+
+    spec: Spec
+    outcome: Outcome
+    wire: Mapping[int, tuple[int, int]]
+    num_entries: int
+    memories: Mapping[int, Memory]
+
+
+def identity(settings: SimulateSettings) -> dict[str, Any]:
+    """Returns what decides the result, as JSON has it."""
+    return settings.model_dump(mode="json", exclude=_FREE)
+
+
+def save(folder: Path, settings: SimulateSettings, server: Server, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint in the place of the last one, whole or not at all.
+
+    Raises:
+        FileError: If it cannot be written.
+    """
+    outcome = checkpoint.outcome
+    arrays = {
+        "spec": _octets(checkpoint.spec.to_bytes()),
+        "state": _octets(encode_state(server, outcome.state)),
+    }
+    rounds = {}
+    for slot, memory in checkpoint.memories.items():
+        rounds[slot] = memory.round
+        arrays[f"later/{slot}"] = torch.from_numpy(memory.later)
+        if memory.earlier is not None:
+            arrays[f"earlier/{slot}"] = torch.from_numpy(memory.earlier)
+    facts = {
+        "settings": identity(settings),
+        "accuracies": outcome.accuracies,
+        "num_votes": outcome.num_votes,
+        "abandoned_rounds": outcome.abandoned_rounds,
+        "images": list(outcome.images.items()),
+        "seconds": outcome.seconds,
+        "wire": [[slot, *counts] for slot, counts in checkpoint.wire.items()],
+        "num_entries": checkpoint.num_entries,
+        "memories": list(rounds.items()),
+    }
+    write_atomic(folder / CHECKPOINT_NAME, tensors_and_facts.to_bytes(arrays, facts))
+
+
+def load(folder: Path, settings: SimulateSettings) -> Checkpoint:
+    """Reads the checkpoint of a run.
+
+    Raises:
+        FileError: If there is none, or it is damaged.
+        ConfigError: If the run was begun with other options.
+    """
+    path = folder / CHECKPOINT_NAME
+    arrays, facts = tensors_and_facts.load(path)
+    try:
+        for name, wanted in facts["settings"].items():
+            got = identity(settings).get(name)
+            if got != wanted:
+                flag = "--" + name.replace("_", "-")
+                raise ConfigError("resuming with another option", got=got, wanted=wanted, where=flag)
+        spec = Spec.from_bytes(arrays["spec"].numpy().tobytes())
+        outcome = Outcome(
+            state=decode_state(Server.of(spec), arrays["state"].numpy().tobytes()),
+            accuracies=facts["accuracies"],
+            num_votes=facts["num_votes"],
+            abandoned_rounds=facts["abandoned_rounds"],
+            images=dict(facts["images"]),
+            seconds=facts["seconds"],
+        )
+        memories = {}
+        for slot, round_ in facts["memories"]:
+            earlier = arrays.get(f"earlier/{slot}")
+            kept = None if earlier is None else earlier.numpy()
+            memories[slot] = Memory(round_, kept, arrays[f"later/{slot}"].numpy())
+        wire = {slot: (up, down) for slot, up, down in facts["wire"]}
+        return Checkpoint(spec, outcome, wire, facts["num_entries"], memories)
+    except (KeyError, TypeError, ValueError, AttributeError, RemoteError) as error:
+        raise FileError(f"checkpoint makes no sense, {type(error).__name__}: {error}", where=path) from error
+
+
+def _octets(data: bytes) -> torch.Tensor:
+    return torch.from_numpy(np.frombuffer(data, np.uint8).copy())

@@ -1,0 +1,124 @@
+"""`pemn-server simulate`: every method, some of the clients a round, and runs that were stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pemn.config import resolve
+from pemn.errors import ConfigError, FileError
+from pemn.wire.spec import METHODS
+from pemn_server import checkpoint
+from pemn_server.run import Outcome
+from pemn_server.settings import SimulateSettings
+from pemn_server.simulation import simulate
+
+SMALL = [
+    *("--clients", "5", "--participation", "0.5", "--partition", "dirichlet:0.5", "--model", "mlp-8"),
+    *("--rounds", "4", "--epochs", "1", "--seed", "3", "--threads", "1"),
+]
+
+
+def run(folder: Path, *options: str) -> dict[str, Any]:
+    arguments = [*SMALL, "--run-dir", str(folder), *options]
+    settings = resolve(SimulateSettings, arguments, prog="simulate", env_prefix="NONE_").settings
+    simulate(settings, folder, Console(file=io.StringIO(), width=200))
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_stopped_run_goes_on_bit_for_bit(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(tmp_path / "whole", "--method", method)
+    assert whole["method"] == method
+    assert whole["client_rounds"] == 4 * 2  # a half of five is two
+    save = checkpoint.save
+
+    def stop(folder: Path, settings: SimulateSettings, server: Any, kept: checkpoint.Checkpoint) -> None:
+        if kept.outcome.state.public.round == 3:
+            raise KeyboardInterrupt  # the ledger has the round already
+        save(folder, settings, server, kept)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "parts", "--method", method)
+    parts = run(tmp_path / "parts", "--method", method, "--resume")
+    for summary in (whole, parts):
+        del summary["seconds"], summary["state_hash"]  # that is of the run's id too
+    assert parts == whole
+    ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("whole", "parts")]
+    assert ledgers[0] == ledgers[1]
+
+
+def test_counts_come_to_the_published_method(tmp_path: Path) -> None:
+    one, two = (run(tmp_path / method, "--method", method) for method in ("fedpm", "fedpm-counts"))
+    assert one["weights_sha256"] == two["weights_sha256"]
+    assert one["accuracy_by_round"] == two["accuracy_by_round"]
+    assert one["bits_per_parameter"]["downlink_payload"] > 2 * two["bits_per_parameter"]["downlink_payload"]
+
+
+def test_only_the_drawn_are_asked(tmp_path: Path) -> None:
+    run(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "ledger.jsonl").read_text().splitlines()]
+    asked = [
+        {line["slot"] for line in lines if line["round"] == round_ and line["messages"]}
+        for round_ in range(6)
+    ]
+    assert asked[0] == set()
+    assert [len(slots) for slots in asked[1:5]] == [2] * 4
+    assert len({frozenset(slots) for slots in asked[1:5]}) > 1
+    assert asked[5] == set(range(5))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        (["--epochs", "2"], ConfigError, "resuming with another option: got 2; wanted 1; in --epochs"),
+        (["--method", "stc"], ConfigError, "resuming with another option: got stc; wanted mask; in --method"),
+    ],
+)
+def test_a_run_goes_on_as_it_was_begun(
+    options: list[str], error: type[Exception], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FileError, match="no checkpoint to go on from"):
+        run(tmp_path / "new", "--resume")
+    run(tmp_path)
+    with pytest.raises(error, match=says):
+        run(tmp_path, "--resume", *options)
+
+
+def test_a_finished_run_comes_to_the_same_again(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    with pytest.raises(ConfigError, match="results of another run"):
+        run(tmp_path)
+    again = run(tmp_path, "--resume")
+    assert first["weights_sha256"] == again["weights_sha256"]
+    assert first["bytes"] == again["bytes"]
+
+
+def test_what_is_left_of_a_run_is_checked(tmp_path: Path) -> None:
+    run(tmp_path)
+    path = tmp_path / checkpoint.CHECKPOINT_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8])
+    with pytest.raises(FileError, match="damaged checkpoint"):
+        run(tmp_path, "--resume")
+    path.write_bytes(whole)
+    ledger = tmp_path / "ledger.jsonl"
+    ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:3]))
+    with pytest.raises(FileError, match="ledger has lost lines: got 3"):
+        run(tmp_path, "--resume")
+
+
+def test_nothing_is_written_that_says_less_than_an_outcome() -> None:
+    """A field that is added to it must be kept, too."""
+    kept = {"state", "accuracies", "num_votes", "abandoned_rounds", "images", "seconds"}
+    assert set(Outcome.__dataclass_fields__) == kept
