@@ -1,7 +1,8 @@
 """How fast a model's weights are rebuilt from seed and mask: `pemn.rebuild`, beside a copy of as many floats.
 
 `rebuild` makes a new array, so it is compared with `ndarray.copy`, which makes one too. Generating the
-prototype is part of it: with `full` that is every weight, with `mp` each weight of the largest layer, once.
+prototype is part of it: with `full` that is every weight, with `mp` each weight of the largest layer, once. The case
+`weights at hand` is `pemn.rebuild.apply_mask`: the same without the generator, whatever the strategy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from benchmarks.measure import Case, Timing, measure, write_result
 from pemn.distribution import Distribution
 from pemn.mask import Mask
 from pemn.prototype import Strategy
-from pemn.rebuild import frozen_weights, rebuild
+from pemn.rebuild import apply_mask, frozen_weights, rebuild
 from pemn.spec import InputContract, Layer, ModelSpec
 
 _CONTRACT = InputContract((3, 32, 32), (0.5,) * 3, (0.25,) * 3, tuple("0123456789"))
@@ -52,6 +53,7 @@ def main() -> None:
             raise SystemExit(f"{name}: other weights than those of the definition")
     num_bytes = 4 * sum(sizes)
     cases = {"copy": Case(weights.copy, num_bytes, "bytes")}
+    cases["weights at hand"] = Case(partial(apply_mask, weights, mask), num_bytes, "bytes")
     for name, spec in specs.items():
         cases[name] = Case(partial(rebuild, spec, mask), num_bytes, "bytes")
     timings: dict[str, Timing] = measure(cases, args.repetitions)

@@ -73,6 +73,28 @@ def rebuild(spec: ModelSpec, mask: Mask) -> NDArray[np.float32]:
     return out
 
 
+def apply_mask(frozen: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
+    """Returns the weights of another mask, for who has the frozen weights at hand: what `rebuild` does without the seed.
+
+    Args:
+        frozen: float32 [n], as `frozen_weights` returns them.
+        mask: Of the same network.
+
+    Returns:
+        float32 [n], a new array.
+
+    Raises:
+        LocalError: If the mask is of another number of weights.
+    """
+    if frozen.shape != (sum(mask.sizes),):
+        raise LocalError("mask of another network", got=sum(mask.sizes), wanted=frozen.shape)
+    out, begin = np.empty_like(frozen), 0
+    for index, size in enumerate(mask.sizes):
+        _repeat(out[begin : begin + size], frozen[begin : begin + size], mask.layer(index))
+        begin += size
+    return out
+
+
 def named_tensors(
     spec: ModelSpec, weights: NDArray[np.float32], floats: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float32]]:

@@ -14,7 +14,7 @@ from pemn.distribution import Distribution, draw
 from pemn.errors import LocalError
 from pemn.generator import Purpose, child
 from pemn.mask import Mask
-from pemn.rebuild import frozen_weights, named_tensors, rebuild, weights_sha256
+from pemn.rebuild import apply_mask, frozen_weights, named_tensors, rebuild, weights_sha256
 from pemn.spec import FloatTensor
 from tests.networks import model_spec
 
@@ -37,6 +37,7 @@ def test_equals_the_definition(
     weights = rebuild(spec, Mask.from_bits(bits, spec.sizes))
     plain = np.where(bits, frozen_weights(spec), np.float32(0))
     assert weights.tobytes() == plain.tobytes()  # also tells +0.0 from -0.0
+    assert apply_mask(frozen_weights(spec), Mask.from_bits(bits, spec.sizes)).tobytes() == plain.tobytes()
 
 
 @pytest.mark.parametrize("strategy", ["full", "one-layer", "mp", "rp:0.9", "rp:1e-3"])
@@ -103,3 +104,5 @@ def test_a_foreign_mask_is_refused() -> None:
     spec = model_spec((4, 4))
     with pytest.raises(LocalError, match="mask of another network"):
         rebuild(spec, Mask.from_bits(np.ones(8, np.bool_), (8,)))
+    with pytest.raises(LocalError, match="mask of another network: got 8"):
+        apply_mask(frozen_weights(spec), Mask.from_bits(np.ones(8, np.bool_), (8,)))
