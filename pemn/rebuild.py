@@ -74,7 +74,7 @@ def rebuild(spec: ModelSpec, mask: Mask) -> NDArray[np.float32]:
 
 
 def apply_mask(frozen: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
-    """Returns the weights of another mask, for who has the frozen weights at hand: what `rebuild` does without the seed.
+    """Returns the weights of another mask, for who has the frozen weights at hand: `rebuild` without the seed.
 
     Args:
         frozen: float32 [n], as `frozen_weights` returns them.
