@@ -87,7 +87,10 @@ class RunSettings(BaseSettings):
     )
     seed: int = Field(default=0, ge=0, lt=1 << 64, description="64-bit seed of everything")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to train")
-    half: bool = Field(default=False, description="half precision in the forward pass (autocast)")
+    half: bool = Field(
+        default=False,
+        description="half precision in the forward pass (autocast); on CUDA --preset paper has it, as published",
+    )
     threads: Positive | None = Field(default=None, description="torch threads; all cores if not given")
     run_dir: Path = Field(description="folder for checkpoints and results")
     resume: bool = Field(default=False, description="go on from the folder's checkpoint, bit for bit")
@@ -120,6 +123,10 @@ class RunSettings(BaseSettings):
         if given.get("optimizer") == "sgd" and base.optimizer != "sgd":
             given["momentum"] = 0.9
         return replace(base, **given)
+
+    def in_half(self, device_type: str) -> bool:
+        """Returns whether the forward pass runs in half precision on a kind of device."""
+        return self.half or (self.preset == "paper" and device_type == "cuda")
 
     @property
     def rules(self) -> Rules:

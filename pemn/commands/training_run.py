@@ -70,7 +70,11 @@ class Run:
         self._subject = subject_of(settings, contract, self._module)
         kind = self._subject.prepare(self._module)
         self._training = Training(
-            self._module, settings.recipe, self._splits["train"], settings.seed, half=settings.half
+            self._module,
+            settings.recipe,
+            self._splits["train"],
+            settings.seed,
+            half=settings.in_half(device.type),
         )
         self._epochs: list[dict[str, float]] = []
         self._best: dict[str, Any] | None = None

@@ -104,6 +104,17 @@ def coloured(folder: Path) -> Path:
     return folder
 
 
+def test_the_papers_recipe_is_in_half_precision_where_the_paper_was() -> None:
+    def in_half(*options: str) -> list[bool]:
+        words = ["--run-dir", "x", *options]
+        settings = resolve(TrainSettings, words, prog="pemn train", env_prefix="NONE_").settings
+        return [settings.in_half(kind) for kind in ("cpu", "cuda")]
+
+    assert in_half() == [False, False]
+    assert in_half("--preset", "paper") == [False, True]
+    assert in_half("--half") == [True, True]
+
+
 def test_floats_go_into_the_model(tmp_path: Path) -> None:
     data = ["--dataset", "folder:16", "--data-dir", str(coloured(tmp_path / "data")), "--num-images", "60"]
     summary = run(tmp_path / "run", "--model", "convmixer-1-8", *data)
