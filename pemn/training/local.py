@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -52,13 +53,13 @@ class LocalTrainer(ABC):
     ) -> None:
         self._model, self._training, self._slot, self._device = model, training, slot, device
         self._clock = clock
-        self._module = _network(model, device)
         self._images = torch.from_numpy(images).to(device)
         self._labels = torch.from_numpy(labels).to(device)
 
     def train(self, start: NDArray[Any], round_: int) -> tuple[NDArray[Any], Metrics]:
         """Trains one round."""
         began = self._clock()
+        self._module = _network(self._model, self._device, threading.get_ident())
         torch.manual_seed(self._key(round_) >> 1)
         trained = self._enter(start).to(self._device).requires_grad_(True)
         optimizer = self._optimizer(trained)
@@ -199,9 +200,12 @@ def local_trainer(
             return WeightTrainer(momentum, *args)
 
 
-@lru_cache(maxsize=1)
-def _network(model: ModelSpec, device: torch.device) -> nn.Module:
-    """The clients of a simulation share one: what it computes depends on the weights that it is given alone."""
+@lru_cache(maxsize=8)
+def _network(model: ModelSpec, device: torch.device, thread: int) -> nn.Module:
+    """The clients of a simulation share one: what it computes depends on the weights that it is given alone.
+
+    But while it computes it holds those weights, so clients in threads of their own must have a module each.
+    """
     return build(model.architecture, model.input.shape, model.num_classes).to(device)
 
 

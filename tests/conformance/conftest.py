@@ -103,7 +103,8 @@ def run_over_grpc(folder: Path, cut_every_s: float | None = None) -> None:
     for thread in threads:
         thread.start()
     try:
-        settings = StartSettings(listen=f"127.0.0.1:{port}", insecure=True, **OPTIONS)
+        # Clients that fail must not be waited for without end.
+        settings = StartSettings(listen=f"127.0.0.1:{port}", insecure=True, wait_timeout_s=60, **OPTIONS)
         start(settings, folder, Console(quiet=True))
         over.set()
         for thread in threads:
