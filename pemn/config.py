@@ -287,3 +287,20 @@ def _flag(name: str, value: object = None) -> str:
 def _closest(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=1)
     return f", did you mean {close[0]}?" if close else ""
+
+
+def check_unchanged(begun: Mapping[str, Any], here: Mapping[str, Any], names: Mapping[str, str] = {}) -> None:
+    """Checks that what is resumed goes on with the options that decide its result.
+
+    Args:
+        begun: What it was begun with, by name.
+        here: What it is to go on with; what is not in it is not compared.
+        names: What people call those that are no flags.
+
+    Raises:
+        ConfigError: If one differs.
+    """
+    for name, wanted in begun.items():
+        if name in here and here[name] != wanted:
+            where = names.get(name, f"--{_kebab(name)}")
+            raise ConfigError("resuming with another option", got=here[name], wanted=wanted, where=where)

@@ -104,11 +104,10 @@ class LineLog:
     def _end_of_line(self, num_lines: int) -> int:
         """Returns the position after so many lines."""
         self._file.seek(0)
-        end = sum(len(line) for line in itertools.islice(self._file, num_lines) if line.endswith(b"\n"))
-        self._file.seek(0)
-        if sum(1 for line in itertools.islice(self._file, num_lines) if line.endswith(b"\n")) < num_lines:
+        lengths = [len(line) for line in itertools.islice(self._file, num_lines)]
+        if len(lengths) < num_lines:
             raise FileError("log has fewer lines than it should", wanted=num_lines, where=self._path)
-        return end
+        return sum(lengths)
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends records and waits until they are on the disk; all of them or none.

@@ -50,7 +50,7 @@ class Ledger:
 
         Args:
             entries: All that it has closed.
-            wire: Bytes of each slot then.
+            wire: Bytes of each slot that are in these books already.
         """
         self.entries = list(entries)
         self._before.update(wire)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings
 
+from pemn.config import check_unchanged
 from pemn.distribution import Distribution
 from pemn.errors import ConfigError
 from pemn.prototype import Strategy
@@ -153,13 +154,10 @@ def check_resumable(identity: dict[str, Any], here: dict[str, Any]) -> None:
     if identity["kind"] != here["kind"]:
         got, wanted = kinds.get(here["kind"]), kinds.get(identity["kind"])
         raise ConfigError("resuming another kind of run", got=got, wanted=wanted)
-    for name, wanted in identity.items():
-        if name in here and here[name] != wanted:
-            flag = _FLAGS.get(name, "--" + name.replace("_", "-"))
-            raise ConfigError("resuming with another option", got=here[name], wanted=wanted, where=flag)
+    check_unchanged(identity, here, _NAMES)
 
 
-_FLAGS = {"images_sha256": "the training images", "device_type": "--device"}
+_NAMES = {"images_sha256": "the training images", "device_type": "--device"}
 
 
 class MaskingSettings(RunSettings):

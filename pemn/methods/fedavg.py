@@ -62,11 +62,14 @@ class FedAvgMethod:
 
     Attributes:
         spec: The run.
-        eight_bits: Whether weights and their changes travel in 8 bits.
     """
 
     spec: Spec
-    eight_bits: bool
+
+    @property
+    def eight_bits(self) -> bool:
+        """Whether weights and their changes travel in 8 bits."""
+        return self.spec.method == "fedavg-int8"
 
     @property
     def complete(self) -> bool:

@@ -75,12 +75,15 @@ class FedPMMethod:
     Attributes:
         spec: The run.
         protocol: Where the probabilities begin.
-        counts: Whether counts travel in the place of probabilities.
     """
 
     spec: Spec
     protocol: FedPMProtocol
-    counts: bool
+
+    @property
+    def counts(self) -> bool:
+        """Whether counts travel in the place of probabilities."""
+        return self.spec.method == "fedpm-counts"
 
     @property
     def complete(self) -> bool:

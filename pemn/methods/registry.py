@@ -14,9 +14,9 @@ def method_of(spec: Spec) -> Method:
     """Returns the method of a run."""
     match spec.protocol:
         case FedPMProtocol() as protocol:
-            return FedPMMethod(spec, protocol, spec.method == "fedpm-counts")
+            return FedPMMethod(spec, protocol)
         case FedAvgProtocol():
-            return FedAvgMethod(spec, spec.method == "fedavg-int8")
+            return FedAvgMethod(spec)
         case StcProtocol() as protocol:
             return StcMethod(spec, protocol)
     return MaskMethod.of(spec)

@@ -15,7 +15,7 @@ from pemn_server.plan import Plan
 from pemn_server.progress import Progress, size, times_fewer
 from pemn_server.results import write_results
 from pemn_server.run import Federation, Outcome
-from pemn_server.settings import RunOptions, SimulateSettings
+from pemn_server.settings import RunOptions
 
 
 def run_federation(
@@ -49,9 +49,7 @@ def run_federation(
             plan.spec,
             fleet,
             num_rounds=options.rounds,
-            cohort=options.cohort
-            if isinstance(options, SimulateSettings) and options.participation < 1
-            else None,
+            cohort=options.cohort,
             min_clients=options.min_clients,
             round_timeout_s=round_timeout_s,
             wait_timeout_s=wait_timeout_s,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pemn.errors import ConfigError, FileError, RemoteError
+from pemn.config import check_unchanged
+from pemn.errors import FileError, RemoteError
 from pemn.files import write_atomic
 from pemn.methods import Memory, Server, decode_state, encode_state
 from pemn.training import checkpoint as tensors_and_facts
@@ -30,14 +31,12 @@ class Checkpoint:
     Attributes:
         spec: The run.
         outcome: What it has come to.
-        wire: Modelled bytes of each slot so far: (up, down).
         num_entries: Lines of the ledger.
         memories: What clients of some methods keep of their own, by slot.
     """
 
     spec: Spec
     outcome: Outcome
-    wire: Mapping[int, tuple[int, int]]
     num_entries: int
     memories: Mapping[int, Memory]
 
@@ -71,7 +70,6 @@ def save(folder: Path, settings: SimulateSettings, server: Server, checkpoint: C
         "abandoned_rounds": outcome.abandoned_rounds,
         "images": list(outcome.images.items()),
         "seconds": outcome.seconds,
-        "wire": [[slot, *counts] for slot, counts in checkpoint.wire.items()],
         "num_entries": checkpoint.num_entries,
         "memories": list(rounds.items()),
     }
@@ -88,11 +86,7 @@ def load(folder: Path, settings: SimulateSettings) -> Checkpoint:
     path = folder / CHECKPOINT_NAME
     arrays, facts = tensors_and_facts.load(path)
     try:
-        for name, wanted in facts["settings"].items():
-            got = identity(settings).get(name)
-            if got != wanted:
-                flag = "--" + name.replace("_", "-")
-                raise ConfigError("resuming with another option", got=got, wanted=wanted, where=flag)
+        check_unchanged(facts["settings"], identity(settings))
         spec = Spec.from_bytes(arrays["spec"].numpy().tobytes())
         outcome = Outcome(
             state=decode_state(Server.of(spec), arrays["state"].numpy().tobytes()),
@@ -107,8 +101,7 @@ def load(folder: Path, settings: SimulateSettings) -> Checkpoint:
             earlier = arrays.get(f"earlier/{slot}")
             kept = None if earlier is None else earlier.numpy()
             memories[slot] = Memory(round_, kept, arrays[f"later/{slot}"].numpy())
-        wire = {slot: (up, down) for slot, up, down in facts["wire"]}
-        return Checkpoint(spec, outcome, wire, facts["num_entries"], memories)
+        return Checkpoint(spec, outcome, facts["num_entries"], memories)
     except (KeyError, TypeError, ValueError, AttributeError, RemoteError) as error:
         raise FileError(f"checkpoint makes no sense, {type(error).__name__}: {error}", where=path) from error
 

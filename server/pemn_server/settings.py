@@ -71,6 +71,11 @@ class RunOptions(BaseModel):
         """Number of shares of the data."""
         return self.clients or self.min_clients
 
+    @property
+    def cohort(self) -> int | None:
+        """How many clients a round asks; None: all that are here."""
+        return None
+
     @model_validator(mode="after")
     def _check_clients(self) -> Self:
         if self.num_slots < self.min_clients:
@@ -134,6 +139,6 @@ class SimulateSettings(BaseSettings, RunOptions):
     )
 
     @property
-    def cohort(self) -> int:
-        """How many clients a round asks."""
-        return max(1, round(self.participation * self.num_slots))
+    def cohort(self) -> int | None:
+        """How many clients a round asks; None: all."""
+        return max(1, round(self.participation * self.num_slots)) if self.participation < 1 else None

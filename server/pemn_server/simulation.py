@@ -90,10 +90,9 @@ class InProcessGrid(PemnGrid):
         self._wire = dict.fromkeys(range(len(clients)), (CONNECTION_OVERHEAD_BYTES // 2,) * 2)
         self._tasks: deque[tuple[int, int, str, bytes]] = deque()
 
-    def go_on(self, entries: Iterable[Entry], wire: Wire) -> None:
-        """Takes up the books of an earlier process."""
-        self._wire.update(wire)
-        self.ledger.go_on(entries, wire)
+    def go_on(self, entries: Iterable[Entry]) -> None:
+        """Takes up the books of an earlier process, in which the connections were made."""
+        self.ledger.go_on(entries, self._wire)
 
     def slots(self) -> list[int]:
         """Returns all slots: nobody leaves."""
@@ -165,7 +164,7 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         prepare_run_dir(folder)
     else:
         clients.go_on(plan.spec, kept.outcome.state, kept.memories)
-        grid.go_on(_entries(folder, kept.num_entries), kept.wire)
+        grid.go_on(_entries(folder, kept.num_entries))
     begun = None if kept is None else kept.outcome
     told = "" if begun is None else f", going on after round {begun.state.public.round}"
     console.print(
@@ -177,9 +176,8 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
     server = Server.of(plan.spec)
 
     def keep(outcome: Outcome) -> None:
-        reached = checkpoint.Checkpoint(
-            plan.spec, outcome, grid.wire(), len(grid.ledger.entries), clients.memories(plan.spec)
-        )
+        memories = clients.memories(plan.spec)
+        reached = checkpoint.Checkpoint(plan.spec, outcome, len(grid.ledger.entries), memories)
         checkpoint.save(folder, settings, server, reached)
 
     run_server_app(

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pemn.errors import MalformedFrame, MissingSpec, OutOfSync, WrongSpec
 from pemn.methods import Server, ServerState, Trainer
-from pemn.wire.messages import Content, Metrics
-from pemn.wire.spec import Spec
+from pemn.wire.messages import Content, Metrics, Update
+from pemn.wire.spec import Spec, StcProtocol
 from pemn_client.node import QUERY, TRAIN, Node
 from pemn_client.store import FileStore
 from tests.networks import model_spec, run_spec
@@ -152,3 +152,37 @@ def test_a_slot_that_the_run_does_not_have(tmp_path: Path) -> None:
 def test_a_task_is_more_than_nothing(node: Node) -> None:
     with pytest.raises(MalformedFrame, match="task without a broadcast"):
         node.handle(TRAIN, Content())
+
+
+class Moving:
+    """A trainer of weights that moves all of them, the same way in every round."""
+
+    def train(self, start: NDArray[np.float32], round_: int) -> tuple[NDArray[np.float32], Metrics]:
+        moved = np.linspace(-1, 1, start.size, dtype=np.float32)
+        return start + moved, Metrics(1, 2, 3)
+
+
+def test_a_round_that_is_asked_for_twice_is_the_same_vote_and_owes_once(tmp_path: Path) -> None:
+    spec = replace(SPEC, protocol=StcProtocol(0.0, 0.25), method="stc")
+    server = Server.of(spec)
+    state, first = server.start(), None
+
+    def train() -> Update:
+        """By a process that has just started."""
+        node = Node(1, FileStore(tmp_path), lambda spec, slot: Moving())
+        update = node.handle(TRAIN, server.tasks(state, [1])[1]).update
+        assert update is not None
+        return update
+
+    for round_ in (1, 2):
+        one = train()
+        assert train() == one
+        first = first or one
+        memory = FileStore(tmp_path).load_memory(spec)
+        assert memory is not None
+        assert memory.round == round_
+        assert (memory.earlier is None) == (round_ == 1)
+        ballot = server.open()
+        state = server.commit(server.take_vote(state, ballot, 1, one), ballot)
+    assert first is not None
+    assert one.vote != first.vote  # it began with what it owed

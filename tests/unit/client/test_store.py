@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pemn.errors import FileError
 from pemn.federation.public import PublicState
+from pemn.methods import Memory
 from pemn_client.store import FileStore, MemoryStore
 from tests.networks import model_spec, run_spec
 
@@ -108,3 +111,28 @@ def test_two_clients_do_not_share_a_store(tmp_path: Path) -> None:
         pass
     with second.locked():
         pass
+
+
+@pytest.mark.parametrize("earlier", [None, np.arange(20, dtype=np.float32)])
+def test_a_clients_own_memory_comes_back(earlier: NDArray[np.float32] | None, tmp_path: Path) -> None:
+    later = np.linspace(-1, 1, 20, dtype=np.float32)
+    filled(tmp_path).save_memory(SPEC, Memory(4, earlier, later))
+    found = FileStore(tmp_path).load_memory(SPEC)
+    assert found is not None
+    assert found.round == 4
+    assert np.array_equal(found.later, later)
+    assert (found.earlier is None) == (earlier is None)
+    if found.earlier is not None and earlier is not None:
+        assert np.array_equal(found.earlier, earlier)
+    assert FileStore(tmp_path).load_memory(replace(SPEC, run_id=9)) is None
+    FileStore(tmp_path).save_spec(SPEC)  # a new run owes nothing
+    assert FileStore(tmp_path).load_memory(SPEC) is None
+
+
+def test_a_damaged_memory_is_none(tmp_path: Path) -> None:
+    filled(tmp_path).save_memory(SPEC, Memory(4, None, np.ones(20, np.float32)))
+    path = tmp_path / "memory.bin"
+    data = bytearray(path.read_bytes())
+    data[30] ^= 1
+    path.write_bytes(data)
+    assert FileStore(tmp_path).load_memory(SPEC) is None
