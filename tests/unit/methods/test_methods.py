@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pemn.errors import MalformedFrame
 from pemn.federation.levels import HIGHEST, LOWEST, normal_start_levels
 from pemn.federation.public import PublicState
 from pemn.methods import Client, Server, ServerState, decode_state, encode_state
@@ -236,8 +237,6 @@ def test_stc_loses_nothing() -> None:
 @given(data=st.data())
 @settings(max_examples=30)
 def test_damaged_votes_and_changes_are_refused_or_canonical(name: str, data: st.DataObject) -> None:
-    from pemn.errors import MalformedFrame
-
     world = World(spec_of(name))
     method = world.server.method
     update = world.train(0)
@@ -261,3 +260,13 @@ def test_damaged_votes_and_changes_are_refused_or_canonical(name: str, data: st.
         except MalformedFrame:
             continue
         assert len(bad) in (0, len(good)), "other bytes than the canonical ones were read"
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_vote_has_a_hash_where_its_method_needs_one_and_nowhere_else(name: str) -> None:
+    world = World(spec_of(name))
+    update = world.train(0)
+    other = replace(update, vote_hash=bytes(8) if name != "mask" else b"")
+    assert (len(update.vote_hash), len(other.vote_hash)) == ((8, 0) if name == "mask" else (0, 8))
+    with pytest.raises(MalformedFrame, match="hash of"):
+        world.server.read_vote(world.state, 0, other)
