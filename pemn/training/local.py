@@ -87,7 +87,7 @@ class LocalTrainer(ABC):
         """Returns the weights of a forward pass, float32 [n]."""
 
     def _optimizer(self, trained: Tensor) -> torch.optim.Optimizer:
-        return torch.optim.Adam([trained], lr=self._training.learning_rate)
+        return torch.optim.Adam([trained], lr=self._training.learning_rate, fused=True)
 
     def _key(self, *path: int) -> int:
         round_, *rest = path
@@ -99,10 +99,17 @@ class LocalTrainer(ABC):
 
     def _step(self, trained: Tensor, optimizer: torch.optim.Optimizer, batch: Tensor) -> Tensor:
         """Takes one step and returns the summed loss of the batch."""
-        named = unflatten(self._weights(trained), self._model)
+        weights = self._weights(trained)
+        # Each layer is a leaf of its own: through views of one tensor every gradient would be copied twice.
+        named = unflatten(weights.detach(), self._model)
+        layers = [part.requires_grad_() for part in named.values()]
         logits = functional_call(self._module, named, (self._images[batch],))
         loss = nn.functional.cross_entropy(logits, self._labels[batch])
-        (trained.grad,) = torch.autograd.grad(loss, trained)
+        by_layer = torch.autograd.grad(loss, layers)
+        by_weight = torch.cat([part.reshape(-1) for part in by_layer])
+        trained.grad = by_weight
+        if weights is not trained:
+            (trained.grad,) = torch.autograd.grad(weights, trained, by_weight)
         optimizer.step()
         return loss.detach() * len(batch)
 
@@ -169,7 +176,8 @@ class WeightTrainer(LocalTrainer):
         return trained
 
     def _optimizer(self, trained: Tensor) -> torch.optim.Optimizer:
-        return torch.optim.SGD([trained], lr=self._training.learning_rate, momentum=self._momentum)
+        rate, momentum = self._training.learning_rate, self._momentum
+        return torch.optim.SGD([trained], lr=rate, momentum=momentum, fused=True)
 
 
 def local_trainer(

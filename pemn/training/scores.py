@@ -126,8 +126,7 @@ class _StraightThrough(torch.autograd.Function):
         scores, frozen = ctx.saved_tensors
         if ctx.by_sign:
             return grad * frozen * scores.sign(), None, None, None
-        p = scores.sigmoid()
-        return grad * frozen * p * (1 - p), None, None, None
+        return torch.ops.aten.sigmoid_backward(grad * frozen, scores.sigmoid()), None, None, None
 
 
 def _largest(magnitude: Tensor, fraction: float) -> Tensor:
