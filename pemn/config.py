@@ -85,7 +85,7 @@ def resolve(settings_class: type[T], argv: Sequence[str], *, prog: str, env_pref
         raise ConfigError(f"{prog}: {error}") from error
     _check_variables(settings_class, env_prefix)
     config = config or os.environ.get(f"{env_prefix}CONFIG")
-    entries = _read_toml(Path(config), settings_class) if config else {}
+    entries = _by_field(read_toml(Path(config)), settings_class, config) if config else {}
 
     origins = dict.fromkeys(settings_class.model_fields, "default")
     origins |= dict.fromkeys(entries, f"file {config}")
@@ -192,22 +192,52 @@ def _check_variables(settings_class: type[BaseSettings], env_prefix: str) -> Non
             raise ConfigError(f"unknown environment variable {variable}{_closest(variable, known)}")
 
 
-def _read_toml(path: Path, settings_class: type[BaseSettings]) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Raises:
+        ConfigError: If it cannot be read or is none.
+    """
     try:
         with path.open("rb") as file:
-            document = tomllib.load(file)
+            return tomllib.load(file)
     except OSError as error:
-        raise ConfigError(f"cannot read the file of --config, {error.strerror}", where=path) from error
+        raise ConfigError(f"cannot read the file, {error.strerror}", where=path) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"not TOML, {error}", where=path) from error
+
+
+def settings_from(settings_class: type[T], document: Mapping[str, Any], where: str) -> T:
+    """Returns settings of which all that is given is given here: neither flags nor environment count.
+
+    Args:
+        settings_class: The options.
+        document: Values by their names, with `-` or `_`, as a TOML file has them.
+        where: What a complaint says of where they are.
+
+    Raises:
+        ConfigError: If an option is unknown, missing or wrong.
+    """
+    entries = _by_field(document, settings_class, where)
+    try:
+        settings = _only_given(settings_class)(**entries)
+    except ValidationError as error:
+        raise _explain(error, dict.fromkeys(entries, where), "") from error
+    # Of the class itself, which other processes know.
+    return settings_class.model_construct(settings.model_fields_set, **dict(settings))
+
+
+def _by_field(
+    document: Mapping[str, Any], settings_class: type[BaseSettings], where: object
+) -> dict[str, Any]:
     entries: dict[str, Any] = {}
     for key, value in document.items():
         name = key.replace("-", "_")
         if name not in settings_class.model_fields:
             close = _closest(_kebab(name), map(_kebab, settings_class.model_fields))
-            raise ConfigError(f"unknown key {key!r}{close}", where=path)
+            raise ConfigError(f"unknown key {key!r}{close}", where=where)
         if name in entries:
-            raise ConfigError(f"key {_kebab(name)!r} twice, with '-' and with '_'", where=path)
+            raise ConfigError(f"key {_kebab(name)!r} twice, with '-' and with '_'", where=where)
         entries[name] = value
     return entries
 

@@ -6,12 +6,8 @@ import csv
 import functools
 import io
 import json
-import multiprocessing
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +25,7 @@ from pemn.data.dataset import Dataset
 from pemn.data.datasets import Split, load
 from pemn.errors import ConfigError, FileError, PemnError
 from pemn.files import SUMMARY_NAME, write_atomic
+from pemn.processes import in_processes
 from pemn.report.figures import Point, draw_compression, draw_unique_values, to_png, to_svg
 from pemn.report.published import PUBLISHED, nearest
 from pemn.training.device import set_threads
@@ -57,8 +54,10 @@ def figures(arguments: Sequence[str]) -> int:
         _load(left[0], "test")  # what is wrong with the data is wrong for all of them
     if len(left) < len(cells):
         console.print(f"{len(cells) - len(left)} of {len(cells)} runs are done already", highlight=False)
-    began, failures = time.monotonic(), []
-    for count, (cell, failure) in enumerate(_train(left, settings), 1):
+    # Each run goes on from its last whole epoch.
+    begin = functools.partial(set_threads, settings.threads, num_processes=settings.jobs)
+    began, failures = time.monotonic(), list[PemnError]()
+    for count, (cell, failure) in enumerate(in_processes(_run, left, settings.jobs, begin), 1):
         seconds_left = (time.monotonic() - began) / count * (len(left) - count)
         place = f"{len(cells) - len(left) + count:>3}/{len(cells)}"
         told = f"failed: {failure}" if failure else _told(cell)
@@ -108,46 +107,6 @@ def _summary_of(cell: RunSettings) -> dict[str, Any] | None:
         raise FileError("no summary of a run", where=path) from error
     check_resumable(identity, cell.identity())
     return summary
-
-
-def _train(
-    cells: Sequence[RunSettings], settings: FiguresSettings
-) -> Iterator[tuple[RunSettings, PemnError | None]]:
-    """Trains the runs that are left; yields each when it is done, with what went wrong if it failed.
-
-    Raises:
-        ConfigError: If a process was killed.
-    """
-    if settings.jobs == 1:
-        set_threads(settings.threads, num_processes=1)
-        for cell in cells:
-            yield cell, _run(cell)
-        return
-    # A new interpreter each: torch's threads do not survive a fork.
-    pool = ProcessPoolExecutor(
-        min(settings.jobs, max(len(cells), 1)),
-        multiprocessing.get_context("spawn"),
-        functools.partial(_begin_process, settings.threads, settings.jobs),
-    )
-    with pool:
-        futures = {pool.submit(_run, cell): cell for cell in cells}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BrokenProcessPool as error:
-            raise ConfigError(
-                "a run was killed", wanted="fewer --jobs, if memory is short; then --resume"
-            ) from error
-        except BaseException:  # each run goes on from its last whole epoch
-            for process in multiprocessing.active_children():
-                process.terminate()
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _begin_process(num_threads: int | None, num_processes: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all of them; the first one ends the others
-    set_threads(num_threads, num_processes=num_processes)
 
 
 def _run(cell: RunSettings) -> PemnError | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any
 
+from pemn.report import html
 from pemn.report.costs import Costs, sum_by, sum_by_kind
 from pemn.report.plots import (
-    COLOURS,
     format_bytes,
     plot_accuracy_by_bytes,
     plot_accuracy_by_round,
@@ -49,16 +47,17 @@ def render(
     check_summary(summary)
     check_ledger(ledger)
     by_client = sum_by(ledger, "slot")
-    parts = {
-        "title": escape(f"{summary['dataset']}, {summary['model']}: {summary['num_clients']:,} clients"),
-        "colours": " ".join(f"--{name}: {colour};" for name, colour in COLOURS.items()),
-        "intro": _intro(summary),
-        "cards": "\n".join(_cards(summary, by_client)),
-        "plots": "\n".join(_plots(summary, sum_by(ledger, "round"))),
-        "tables": _clients(by_client, images_by_slot or {}) + _messages(sum_by_kind(ledger)),
-        "everything": _table(("name", "value"), _flatten(summary), kind="words"),
-    }
-    return Template(files("pemn.report").joinpath("page.html").read_text("utf-8")).substitute(parts)
+    cards = "\n".join(_cards(summary, by_client))
+    parts = (
+        _intro(summary),
+        f'<section class="cards">\n{cards}\n</section>',
+        "<h2>How it went</h2>",
+        html.plots(_plots(summary, sum_by(ledger, "round"))),
+        _clients(by_client, images_by_slot or {}) + _messages(sum_by_kind(ledger)),
+        html.details("All figures of summary.json", html.flatten(summary)),
+    )
+    title = f"{summary['dataset']}, {summary['model']}: {summary['num_clients']:,} clients"
+    return html.document(title, "\n".join(parts))
 
 
 def _intro(summary: Mapping[str, Any]) -> str:
@@ -76,29 +75,31 @@ def _intro(summary: Mapping[str, Any]) -> str:
 def _cards(summary: Mapping[str, Any], by_client: Mapping[int, Costs]) -> Iterator[str]:
     bits, sizes = summary["bits_per_parameter"], summary["model_bytes"]
     counted = _WIRE[summary["wire_source"]]
-    yield _card("Test accuracy", f"{100 * summary['accuracy']:.2f} %", "of the released model")
+    yield html.card("Test accuracy", f"{100 * summary['accuracy']:.2f} %", "of the released model")
     fedavg = format_bytes(summary["fedavg_bytes"])
-    yield _card("Saving", f"{summary['saving']:,.1f} times", f"FedAvg would move {fedavg} in as many rounds")
+    yield html.card(
+        "Saving", f"{summary['saving']:,.1f} times", f"FedAvg would move {fedavg} in as many rounds"
+    )
     for title, key, moved in (
         ("Sent by clients", "uplink", sum(costs.up.moved for costs in by_client.values())),
         ("Sent to clients", "downlink", sum(costs.down.moved for costs in by_client.values())),
     ):
         payload, wire = summary["bytes"][f"{key}_payload"], summary["bytes"][f"{key}_wire"]
         shown = format_bytes(moved if wire is None else wire)
-        yield _card(title, shown, f"{counted}; payload {format_bytes(payload)}")
+        yield html.card(title, shown, f"{counted}; payload {format_bytes(payload)}")
     for title, key in (("Uplink cost", "uplink"), ("Downlink cost", "downlink")):
         wire, payload = bits[key], bits[f"{key}_payload"]
         note = "bits per weight, client and round"
         if wire is None:
-            yield _card(title, f"{payload:.3f}", f"{note}, payload")
+            yield html.card(title, f"{payload:.3f}", f"{note}, payload")
         else:
-            yield _card(title, f"{wire:.3f}", f"{note} on the wire; payload {payload:.3f}")
+            yield html.card(title, f"{wire:.3f}", f"{note} on the wire; payload {payload:.3f}")
     dense = sizes["onnx_dense"]
     for title, key in (("Model, .pemn", "pemn"), ("Model, packed ONNX", "onnx_packed")):
         if sizes[key] is not None:  # ordinary weights have no mask
             ratio = f"{dense / sizes[key]:,.1f} times smaller than dense" if sizes[key] else ""
-            yield _card(title, format_bytes(sizes[key]), ratio)
-    yield _card("Model, dense ONNX", format_bytes(dense), "float32 weights")
+            yield html.card(title, format_bytes(sizes[key]), ratio)
+    yield html.card("Model, dense ONNX", format_bytes(dense), "float32 weights")
     yield (
         f'<div class="card wide">SHA-256 of the weights<br><code>{escape(summary["weights_sha256"])}</code></div>'
     )
@@ -108,19 +109,19 @@ def _plots(summary: Mapping[str, Any], rounds: Mapping[int, Costs]) -> Iterator[
     accuracies: Sequence[float] = summary["accuracy_by_round"]
     fedavg_bytes: int = summary["fedavg_bytes"]
     if accuracies:
-        yield _figure(
+        yield html.figure(
             "Accuracy by round", "Of the shared model, after each round.", plot_accuracy_by_round(accuracies)
         )
     if accuracies and rounds:
         svg = plot_accuracy_by_bytes(accuracies, rounds, fedavg_bytes)
-        yield _figure("Accuracy by bytes", "Joining included; the axis is logarithmic.", svg)
+        yield html.figure("Accuracy by bytes", "Joining included; the axis is logarithmic.", svg)
     if rounds:
         note = ""
         if moved := sum(costs.moved for costs in rounds.values()):
             each = format_bytes(fedavg_bytes / max(1, summary["num_rounds"]))
             note = f"FedAvg: {each} a round, {fedavg_bytes / moved:,.1f} times as much."
         svg = plot_bytes_by_round(rounds, summary["num_rounds"], _OVERHEAD[summary["wire_source"]])
-        yield _figure("Bytes by round", note, svg)
+        yield html.figure("Bytes by round", note, svg)
 
 
 def _clients(by_client: Mapping[int, Costs], images_by_slot: Mapping[int, int]) -> str:
@@ -137,55 +138,15 @@ def _clients(by_client: Mapping[int, Costs], images_by_slot: Mapping[int, int]) 
         rows.append([slot, images, costs.num_updates, *both])
     if not images_by_slot:
         columns, rows = columns[:1] + columns[2:], [row[:1] + row[2:] for row in rows]
-    return _section("By client", note, _table(columns, rows))
+    return html.section("By client", note, html.table(columns, rows))
 
 
 def _messages(by_kind: Mapping[str, int]) -> str:
     whole = max(1, sum(by_kind.values()))
     rows = ((kind, num_bytes, f"{100 * num_bytes / whole:.1f} %") for kind, num_bytes in by_kind.items())
-    return _section(
-        "By kind of message", "Payload, whole run, in bytes.", _table(("message", "bytes", "share"), rows)
+    return html.section(
+        "By kind of message", "Payload, whole run, in bytes.", html.table(("message", "bytes", "share"), rows)
     )
-
-
-def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, object]]:
-    """Yields every figure of the summary with its path."""
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _flatten(item, f"{name}.{key}" if name else key)
-    elif isinstance(value, list):
-        yield name, ", ".join(map(str, value))
-    else:
-        yield name, "unknown" if value is None else str(value)
-
-
-def _card(title: str, figure: str, note: str) -> str:
-    return (
-        f'<div class="card">{escape(title)}<strong>{escape(figure)}</strong>'
-        f'<span class="faint">{escape(note)}</span></div>'
-    )
-
-
-def _figure(title: str, note: str, svg: str) -> str:
-    return (
-        f'<figure><figcaption>{escape(title)}<p class="faint">{escape(note)}</p></figcaption>{svg}</figure>'
-    )
-
-
-def _section(title: str, note: str, table: str) -> str:
-    return f'<h2>{escape(title)}</h2><p class="faint">{escape(note)}</p><div class="scroll">{table}</div>'
-
-
-def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], kind: str = "figures") -> str:
-    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
-    body = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "<td>?</td>"
-    return f"<td>{escape(f'{value:,}' if isinstance(value, int) else str(value))}</td>"
 
 
 def _duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """The plots of a run's page, as SVG that takes its colours from the page.
 
-Colours are those of Okabe and Ito, told apart by people with any kind of colour blindness; each is written to the
-SVG as the CSS variable of the same name, so that one drawing suits a dark and a light page.
+Colours are those of Okabe and Ito and a violet, told apart by people with any kind of colour blindness; each is
+written to the SVG as the CSS variable of the same name, so that one drawing suits a dark and a light page.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ COLOURS = {
     "down": "#d55e00",
     "down-overhead": "#e69f00",
     "reference": "#009e73",
+    "other": "#cc79a7",
+    "more": "#7a5fd0",
 }
 """Names of the page's CSS variables and their values on a light page."""
 
@@ -74,12 +76,12 @@ def plot_accuracy_by_round(accuracy_by_round: Sequence[float]) -> str:
         accuracy_by_round: Each 0 to 1; the first is that of round 1.
     """
     with rc_context(STYLE):
-        figure, axes = _start()
+        figure, axes = start()
         axes.plot(range(1, len(accuracy_by_round) + 1), accuracy_by_round, **_line(len(accuracy_by_round)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_xlabel("round")
-        _label_accuracy(axes)
-        return _svg(figure, "accuracy", "Line of test accuracy by round")
+        label_accuracy(axes)
+        return embed(figure, "accuracy", "Line of test accuracy by round")
 
 
 def plot_accuracy_by_bytes(
@@ -95,9 +97,8 @@ def plot_accuracy_by_bytes(
     so_far = dict(zip(rounds, accumulate(costs.moved for costs in rounds.values()), strict=True))
     pairs = [(so_far[at], accuracy) for at, accuracy in enumerate(accuracy_by_round, 1) if so_far.get(at)]
     with rc_context(STYLE):
-        figure, axes = _start()
+        figure, axes = start()
         axes.plot([x for x, _ in pairs], [y for _, y in pairs], **_line(len(pairs)))
-        axes.set_xscale("log")
         if fedavg_bytes:
             axes.axvline(fedavg_bytes, color=COLOURS["reference"], linestyle="--", linewidth=1.5)
             axes.annotate(
@@ -110,14 +111,10 @@ def plot_accuracy_by_bytes(
                 ha="right",
                 color=COLOURS["reference"],
             )
-        low, high = axes.get_xlim()
-        if high < 100 * low:  # a power of ten alone would label one place or none
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(_bytes_axis())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        label_bytes(axes)
         axes.set_xlabel("bytes so far, both ways, all clients")
-        _label_accuracy(axes)
-        return _svg(figure, "cost", "Line of test accuracy by bytes so far")
+        label_accuracy(axes)
+        return embed(figure, "cost", "Line of test accuracy by bytes so far")
 
 
 def plot_bytes_by_round(rounds: Mapping[int, Costs], num_rounds: int, overhead: str) -> str:
@@ -135,7 +132,7 @@ def plot_bytes_by_round(rounds: Mapping[int, Costs], num_rounds: int, overhead: 
     many = len(rounds) > _MOST_BARS
     shape: dict[str, Any] = {"width": 1.0, "linewidth": 0.3} if many else {"width": 0.8, "linewidth": 0.0}
     with rc_context(STYLE):
-        figure, axes = _start()
+        figure, axes = start()
         for sign, name, costs in (
             (1, "up", [both.up for both in rounds.values()]),
             (-1, "down", [both.down for both in rounds.values()]),
@@ -157,10 +154,11 @@ def plot_bytes_by_round(rounds: Mapping[int, Costs], num_rounds: int, overhead: 
         axes.set_xlabel("round")
         axes.set_ylabel("bytes, all clients   (down | up)")
         figure.legend(loc="outside lower center", ncols=2)
-        return _svg(figure, "rounds", "Bars of bytes by round")
+        return embed(figure, "rounds", "Bars of bytes by round")
 
 
-def _start() -> tuple[Figure, Axes]:
+def start() -> tuple[Figure, Axes]:
+    """Returns a figure of the size of a page's plots, and its axes."""
     figure = Figure(figsize=_SIZE_INCHES)
     FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
@@ -175,20 +173,38 @@ def _line(num_points: int) -> dict[str, Any]:
     }
 
 
-def _label_accuracy(axes: Axes) -> None:
+def label_accuracy(axes: Axes) -> None:
+    """Makes the axis of y one of accuracy, 0 .. 1, shown in percent."""
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.4g} %"))
     axes.set_ylabel("test accuracy")
+
+
+def label_bytes(axes: Axes) -> None:
+    """Makes the axis of x a logarithmic one of bytes; for when all is drawn."""
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    if high < 100 * low:  # a power of ten alone would label one place or none
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(_bytes_axis())
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _bytes_axis() -> EngFormatter:
     return EngFormatter(unit="B")
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
-    """Returns an SVG element for an HTML page: as wide as its place, names unique on the page, no address."""
+def embed(figure: Figure, name: str, label: str) -> str:
+    """Returns an SVG element for an HTML page: as wide as its place, names unique on the page, no address.
+
+    Args:
+        figure: Drawn with `STYLE`.
+        name: What the names in it begin with; another for each figure of a page.
+        label: What it shows, for those who cannot see it.
+    """
     buffer = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
+    with rc_context({key: STYLE[key] for key in ("svg.fonttype", "svg.hashsalt")}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata=no_metadata)
     root = re.search(r'<svg[^>]*(viewBox="[^"]*")[^>]*>', buffer.getvalue())
     assert root is not None
     body = buffer.getvalue()[root.end() :]

@@ -1,4 +1,4 @@
-"""`pemn-server`: start, simulate, provision, config show."""
+"""`pemn-server`: start, simulate, compare, report, provision, config show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pemn
-from pemn.console import run, start_logging
+from pemn.console import Parser, run, start_logging
 from pemn.errors import ConfigError
 
 _USAGE = """usage: pemn-server COMMAND [OPTION ...]
@@ -16,6 +16,8 @@ _USAGE = """usage: pemn-server COMMAND [OPTION ...]
 commands:
   start        wait for clients, run a federation over gRPC, leave its results
   simulate     run a federation in this process
+  compare      simulate methods, seeds, splits and networks, and put them side by side
+  report       make the page of a run, or of several side by side
   provision    make a private CA and a server certificate
   config show  print what `start` would run with, and where each value comes from
 
@@ -34,6 +36,8 @@ def _dispatch(arguments: Sequence[str]) -> int:
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "start": _start,
         "simulate": _simulate,
+        "compare": _compare,
+        "report": _report,
         "provision": _provision,
         "config": _config,
     }
@@ -82,14 +86,49 @@ def _simulate(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _provision(arguments: Sequence[str]) -> int:
-    import argparse
+def _compare(arguments: Sequence[str]) -> int:
+    from pemn.config import resolve
+    from pemn_server.settings import CompareSettings
 
+    prog, config, flags = "pemn-server compare", None, arguments
+    if arguments and not arguments[0].startswith("-"):
+        config, flags = Path(arguments[0]), arguments[1:]
+    settings = resolve(
+        CompareSettings, flags, prog=f"{prog} CONFIG.toml", env_prefix="PEMN_COMPARE_"
+    ).settings
+    if config is None:
+        raise ConfigError("the file that says what to compare is missing", wanted=f"{prog} CONFIG.toml")
+    from rich.console import Console
+
+    from pemn_server.compare import compare
+
+    compare(settings, config, Console())
+    return 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="pemn-server report",
+        description="Makes the page of one run, or tables, figures and the page of several side by side.",
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="folder of a run or of a comparison"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where they go; RUN itself if it is only one")
+    parser.add_argument("--title", help="of several runs")
+    parser.add_argument("--target", type=float, metavar="ACCURACY", help="the accuracy to reach, 0 .. 1")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    given = parser.parse_args(arguments)
+    from pemn_server.compare import report
+
+    print(f"report in {report(given.runs, given.out, given.title, given.target)}")
+    return 0
+
+
+def _provision(arguments: Sequence[str]) -> int:
     from pemn.link.tls import provision
 
-    parser = argparse.ArgumentParser(
-        prog="pemn-server provision", description="Makes a private CA and a server certificate."
-    )
+    parser = Parser(prog="pemn-server provision", description="Makes a private CA and a server certificate.")
     parser.add_argument("directory", type=Path, help="where ca.pem, ca.key, server.pem and server.key go")
     parser.add_argument(
         "--host",

@@ -83,6 +83,7 @@ def summarise(
     fedavg = fedavg_bytes(spec, outcome.num_votes)
     return {
         "pemn_version": pemn.__version__,
+        "label": options.label or spec.method,
         "method": spec.method,
         "dataset": spec.data.dataset,
         "model": spec.model.architecture,
@@ -91,6 +92,7 @@ def summarise(
         "num_params": spec.model.num_params,
         "num_rounds": outcome.state.public.round,
         "num_clients": spec.data.num_slots,
+        "num_images": None,
         "seed": spec.model.seed,
         "epochs": options.epochs,
         "accuracy": outcome.accuracies[-1],

@@ -59,6 +59,12 @@ class RunOptions(BaseModel):
     run_dir: Path | None = Field(
         default=None, description="folder for the results; runs/DATE-TIME if not given"
     )
+    label: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=60,
+        description="what the run is called where runs are compared; its method if not given",
+    )
     clients: Clients | None = Field(
         default=None, description="shares that the data is split into; as many as --min-clients if not given"
     )
@@ -142,3 +148,17 @@ class SimulateSettings(BaseSettings, RunOptions):
     def cohort(self) -> int | None:
         """How many clients a round asks; None: all."""
         return max(1, round(self.participation * self.num_slots)) if self.participation < 1 else None
+
+
+class CompareSettings(BaseSettings):
+    """Runs methods by seeds by splits by networks, and puts them side by side.
+
+    What is compared is in the file CONFIG.toml (docs/comparisons.md).
+    """
+
+    run_dir: Path = Field(description="folder for the runs and what they give")
+    resume: bool = Field(default=False, description="go on with the runs in --run-dir")
+    jobs: Positive = Field(default=1, description="runs at a time, each in a process of its own")
+    threads: Positive | None = Field(
+        default=None, description="torch threads of a run; cores divided by --jobs if not given"
+    )

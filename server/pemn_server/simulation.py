@@ -31,14 +31,13 @@ from pemn_server import checkpoint
 from pemn_server.app import run_federation
 from pemn_server.flower import Message, PemnGrid, run_server_app
 from pemn_server.plan import make_plan
+from pemn_server.report import MAX_LEDGER_BYTES
 from pemn_server.run import Outcome
 from pemn_server.settings import SimulateSettings
 
 MESSAGE_OVERHEAD_BYTES = 200
 CONNECTION_OVERHEAD_BYTES = 5000
 """What TLS and HTTP/2 add on the wire, in this model of it: measured on real runs, rounded up (docs/wire.md)."""
-
-_MAX_LEDGER_BYTES = 1 << 30
 
 
 class Clients:
@@ -195,7 +194,7 @@ def _entries(folder: Path, count: int) -> list[Entry]:
         FileError: If they are not there, or no lines of a ledger.
     """
     path = folder / LEDGER_NAME
-    lines = read_lines(path, max_bytes=_MAX_LEDGER_BYTES, what="ledger")[:count]
+    lines = read_lines(path, max_bytes=MAX_LEDGER_BYTES, what="ledger")[:count]
     try:
         entries = [Entry(**line) for line in lines]
     except TypeError as error:

@@ -51,6 +51,7 @@ def summary(ledger: list[dict[str, Any]]) -> dict[str, Any]:
     moved = total("up", "wire") + total("down", "wire")
     return {
         "pemn_version": "0.1.0",
+        "label": "mask",
         "method": "mask",
         "dataset": "digits",
         "model": "mlp-64",
@@ -59,6 +60,7 @@ def summary(ledger: list[dict[str, Any]]) -> dict[str, Any]:
         "num_params": NUM_PARAMS,
         "num_rounds": NUM_ROUNDS,
         "num_clients": NUM_CLIENTS,
+        "num_images": 1_000,
         "seed": 2**64 - 59,
         "epochs": 3,
         "accuracy": 0.9137,
