@@ -26,12 +26,13 @@ from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.release import decode_mask, encode_mask, start_edges
 from pemn.federation.tally import Tally, learn, settle, start
 from pemn.mask import Mask
-from pemn.wire.spec import MaskProtocol
+from pemn.schedule import Schedule
+from pemn.wire.protocols import MaskProtocol
 
 CHANNELS = (19, 64)
 """Of the network's first layers: 985,397 weights and 11,164,352."""
 
-PROTOCOL = MaskProtocol(32_768, 1, 1, normal_start_levels(3.0))
+PROTOCOL = MaskProtocol(32_768, Schedule.always(1), 1, normal_start_levels(3.0))
 SEED, NUM_ROUNDS, NUM_CLIENTS = 7, 3, 5
 TOGETHER, ALONE = 0.35, 0.35
 """Standard deviations, in units of scores, of a round's drift: of all clients the same way, and of each by itself."""

@@ -19,13 +19,16 @@ from pemn.federation.flips import Draw, Flips
 from pemn.federation.levels import Levels, normal_start_levels
 from pemn.federation.planes import GROUP, BitPlanes
 from pemn.federation.tally import Tally, learn
-from pemn.wire.spec import MaskProtocol
+from pemn.schedule import Schedule
+from pemn.wire.protocols import MaskProtocol
 
 Masks = NDArray[np.uint8]
 
 # Weights whose counters are taken at a time.
 PART = 1 << 17
-PROTOCOL = MaskProtocol(step=2621, eta_num=1, eta_den=1, start_levels=normal_start_levels(3.0))
+PROTOCOL = MaskProtocol(
+    step=2621, eta_num=Schedule.always(1), eta_den=1, start_levels=normal_start_levels(3.0)
+)
 
 
 def main() -> None:

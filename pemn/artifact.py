@@ -2,7 +2,7 @@
 
     offset      bytes
     0           4       "PEMN"
-    4           2       0x00, format version 4
+    4           2       0x00, format version 5
     6           n       one `pemn.wire.v1.Artifact` message, in canonical form
     6 + n       32      SHA-256 of everything before
 
@@ -41,7 +41,7 @@ from pemn.wire.model import check_bounds, model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
 
 MAGIC = b"PEMN"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MAX_FILE_BYTES = (
     limits.MAX_SPEC_BYTES
     + limits.MAX_PARAMS // 8
@@ -83,8 +83,8 @@ class Artifact:
         Raises:
             LocalError: If they do not.
         """
-        if self.mask.sizes != self.model.sizes:
-            raise LocalError("mask of another network", got=self.mask.sizes, wanted=self.model.sizes)
+        if self.mask.sizes != self.model.bit_sizes:
+            raise LocalError("mask of another network", got=self.mask.sizes, wanted=self.model.bit_sizes)
         if len(self.weights_sha256) != limits.SHA256_BYTES:
             raise LocalError("hash of the weights", got=len(self.weights_sha256), wanted=limits.SHA256_BYTES)
         if len(self.onnx_skeleton) > limits.MAX_SKELETON_BYTES:
@@ -229,7 +229,7 @@ def _from_proto(proto: pb.Artifact) -> Artifact:
     model, edges = model_from_proto(proto.model), tuple(proto.start_edges)
     return Artifact(
         model=model,
-        mask=decode_mask(proto.mask, model.sizes, model.seed, edges),
+        mask=decode_mask(proto.mask, model.bit_sizes, model.seed, edges),
         onnx_skeleton=_inflate(proto.onnx_skeleton),
         weights_sha256=proto.weights_sha256,
         provenance=dict(proto.provenance),

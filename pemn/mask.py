@@ -22,7 +22,7 @@ def packed_bytes(sizes: Sequence[int]) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """One bit a weight, packed.
+    """One bit a weight, or a tie of weights (`untied`), packed.
 
     Bit `i % 8` of byte `i // 8` of a layer (lowest bit first) says whether weight `i` is kept. Every layer starts on
     a byte; the bits that fill up its last byte are 0.
@@ -137,6 +137,35 @@ class Mask:
     def _parts(self) -> list[NDArray[np.uint8]]:
         ends = np.cumsum([-(-size // 8) for size in self.sizes])[:-1]
         return np.split(self.packed, ends)
+
+
+def untied(mask: Mask, sizes: Sequence[int], tie: int) -> Mask:
+    """Returns a bit for every weight, where several share one.
+
+    Of a layer with L bits, weight i has bit `i % L`, inverted if `i // L` is odd: of the weights that share a bit, half
+    are kept whatever it is.
+
+    Args:
+        mask: `ceil(size / tie)` bits a layer.
+        sizes: Number of weights of each layer.
+        tie: How many share a bit; 1 leaves the mask as it is.
+
+    Raises:
+        LocalError: If the mask has another number of bits.
+
+    Source: docs/wire.md, "Tied masks".
+    """
+    wanted = tuple(-(-size // tie) for size in sizes)
+    if mask.sizes != wanted:
+        raise LocalError("mask of another network", got=mask.sizes, wanted=wanted)
+    if tie == 1:
+        return mask
+    parts = []
+    for index, size in enumerate(sizes):
+        bits = np.unpackbits(mask.layer(index), bitorder="little", count=wanted[index])
+        rows = bits ^ (np.arange(tie, dtype=np.uint8) & 1)[:, None]
+        parts.append(np.packbits(rows.reshape(-1)[:size], bitorder="little"))
+    return Mask(tuple(sizes), np.concatenate(parts))
 
 
 def _shift_down(data: NDArray[np.uint8], num_bits: int, out: NDArray[np.uint8]) -> None:

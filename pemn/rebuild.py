@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemn.errors import LocalError
-from pemn.mask import Mask
+from pemn.mask import Mask, untied
 from pemn.prototype import Source, values
 from pemn.spec import Layer, ModelSpec
 
@@ -54,8 +54,7 @@ def rebuild(spec: ModelSpec, mask: Mask) -> NDArray[np.float32]:
     Raises:
         LocalError: If the mask is of another network.
     """
-    if mask.sizes != spec.sizes:
-        raise LocalError("mask of another network", got=mask.sizes, wanted=spec.sizes)
+    mask = untied(mask, spec.sizes, spec.tie)
     out, prototypes = np.empty(spec.num_params, np.float32), _repeated_prototypes(spec)
     begin, scaled, scaled_by = 0, np.empty(0, np.float32), None
     for index, (layer, source) in enumerate(zip(spec.layers, spec.sources, strict=True)):
@@ -78,7 +77,7 @@ def apply_mask(frozen: NDArray[np.float32], mask: Mask) -> NDArray[np.float32]:
 
     Args:
         frozen: float32 [n], as `frozen_weights` returns them.
-        mask: Of the same network.
+        mask: Of the same network, a bit a weight (`pemn.mask.untied`).
 
     Returns:
         float32 [n], a new array.

@@ -133,6 +133,7 @@ class ModelSpec:
             them (`pemn.training.structure`).
         distribution: What the prototype's values look like.
         floats: What else it is made of, in `state_dict` order; none in a federation.
+        tie: How many weights of a layer share a bit of the mask, 1 .. 256 (`pemn.mask.untied`).
     """
 
     architecture: str
@@ -143,6 +144,7 @@ class ModelSpec:
     structure: bytes
     distribution: Distribution = Distribution.SIGNED
     floats: tuple[FloatTensor, ...] = ()
+    tie: int = 1
 
     def __post_init__(self) -> None:
         """Checks that the network can exist."""
@@ -153,6 +155,8 @@ class ModelSpec:
             raise LocalError("two tensors of one name", where=self.architecture)
         if not 0 <= self.seed < 1 << 64:
             raise LocalError("seed", got=self.seed, wanted="0 .. 2^64-1")
+        if not 1 <= self.tie <= 256:
+            raise LocalError("weights that share a bit", got=self.tie, wanted="1 .. 256")
         if len(self.structure) != 16:
             raise LocalError("bytes of the structure", got=len(self.structure), wanted=16)
 
@@ -183,6 +187,16 @@ class ModelSpec:
         return tuple(layer.size for layer in self.layers)
 
     @cached_property
+    def bit_sizes(self) -> tuple[int, ...]:
+        """Number of bits of each layer's mask."""
+        return tuple(-(-size // self.tie) for size in self.sizes)
+
+    @cached_property
+    def num_bits(self) -> int:
+        """Number of bits of the mask."""
+        return sum(self.bit_sizes)
+
+    @cached_property
     def sources(self) -> tuple[Source, ...]:
         """Where each layer's values come from."""
         return tuple(sources(self.strategy, [layer.shape for layer in self.layers]))
@@ -201,8 +215,9 @@ class ModelSpec:
     def paper_compression_ratio(self) -> float:
         """What the paper saves against float32 weights, in percent.
 
-        It counts one bit a weight and a float32 for each unique value; floats and all else of a file it leaves out.
+        It counts one bit a weight, or a tie of them, and a float32 for each unique value; floats and all else of a
+        file it leaves out.
 
         Source: PEMN (NeurIPS 2022), Section 4.3; the formula is the one that gives the numbers of its Figure 4.
         """
-        return 100 * (1 - 1 / 32 - self.unique_values / self.num_params)
+        return 100 * (1 - 1 / (32 * self.tie) - self.unique_values / self.num_params)

@@ -6,8 +6,10 @@ import math
 
 from pemn.federation.levels import normal_start_levels
 from pemn.prototype import Strategy
+from pemn.schedule import Schedule
 from pemn.spec import InputContract, Layer, ModelSpec, to_float32
-from pemn.wire.spec import DataPlan, LocalTraining, MaskProtocol, Spec
+from pemn.wire.protocols import MaskProtocol
+from pemn.wire.spec import DataPlan, LocalTraining, Spec
 
 DIGITS = InputContract((1, 8, 8), (to_float32(0.3044),), (to_float32(0.3761),), tuple("0123456789"))
 
@@ -31,6 +33,6 @@ def run_spec(
     eta: tuple[int, int] = (1, 1),
     run_id: int = 0x0123456789ABCDEF,
 ) -> Spec:
-    protocol = MaskProtocol(step, *eta, normal_start_levels(spread, 64))
-    training = LocalTraining(1, 32, to_float32(0.2))
+    protocol = MaskProtocol(step, Schedule.always(eta[0]), eta[1], normal_start_levels(spread, 64))
+    training = LocalTraining(1, 32, Schedule.always(to_float32(0.2)))
     return Spec(run_id, model, protocol, training, DataPlan("digits", "iid", num_slots))

@@ -22,7 +22,7 @@ from pemn.partition import Partition
 from pemn.training.device import choose_device
 from pemn.training.local import local_trainer
 from pemn.training.models import check_model
-from pemn.wire.spec import Spec
+from pemn.wire.spec import DataPlan, Spec
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class TrainerFactory:
                 wanted=(spec.model.input.shape, spec.model.input.class_names),
                 where=plan.dataset,
             )
-        mine = _shards(plan.dataset, self.data_dir, plan.partition, plan.num_slots, spec.model.seed)[slot]
+        mine = _shards(plan, self.data_dir, spec.model.seed)[slot]
         _LOG.info("slot %d has %d of the %d images of %s", slot, len(mine), len(data.labels), data.name)
         images = spec.model.input.normalise(data.images[mine])
         device = choose_device(self.device)
@@ -97,12 +97,14 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
 
 
 @lru_cache(maxsize=1)
-def _shards(
-    name: str, data_dir: Path | None, partition: str, num_slots: int, seed: int
-) -> list[NDArray[np.int64]]:
-    labels = _load(name, data_dir).labels
+def _shards(plan: DataPlan, data_dir: Path | None, seed: int) -> list[NDArray[np.int64]]:
+    labels = _load(plan.dataset, data_dir).labels
+    if (plan.num_images or 0) > len(labels):
+        raise WrongSpec(
+            "training images", got=plan.num_images, wanted=f"at most {len(labels)}", where=plan.dataset
+        )
     try:
-        return shards(Partition.parse(partition), labels, num_slots, seed)
+        return shards(Partition.parse(plan.partition), labels[: plan.num_images], plan.num_slots, seed)
     except DataError as error:
         # The data are as they are: it is the run that asks too much of them.
-        raise WrongSpec(f"shares of {name}: {error}") from error
+        raise WrongSpec(f"shares of {plan.dataset}: {error}") from error

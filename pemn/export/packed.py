@@ -10,6 +10,7 @@ bit operators and in the overflow of integers, and some are silently wrong.
 
     mask, signs     Gather(256 x 8 table of bits), flat, split into layers or streams
     values          Where(signs, -1, 1) or Cast, cut to the layer, or repeated from its first weight on
+    tied masks      Xor of a layer's bits with a column of false, true, false ...: a row for each weight of a tie
     weights         Where(mask, values * scale, 0), cut to the layer's size, reshaped
 """
 
@@ -53,7 +54,7 @@ def packed(artifact: Artifact) -> bytes:
             values = nodes.cut(f"{index}/values", values, stored, layer.size)
         scale, zero = (nodes.constant(np.array(number, np.float32)) for number in (layer.scale, 0))
         frozen = nodes.add(f"{index}/frozen", "Mul", [values, scale])
-        bits = nodes.cut(f"{index}/mask", masks[index], -(-layer.size // 8) * 8, layer.size)
+        bits = nodes.untie(f"{index}/mask", masks[index], spec.bit_sizes[index], spec.tie, layer.size)
         flat = nodes.add(f"{index}/masked", "Where", [bits, frozen, zero])
         shape = nodes.constant(np.array(layer.shape, np.int64))
         nodes.add(f"{index}/shape", "Reshape", [flat, shape], output=layer.name)
@@ -140,6 +141,16 @@ class _Nodes:
             return value
         begin, end = (self.constant(np.array([edge], np.int64)) for edge in (0, wanted))
         return self.add(f"{name}/cut", "Slice", [value, begin, end])
+
+    def untie(self, name: str, value: str, num_bits: int, tie: int, wanted: int) -> str:
+        """Cuts unpacked bytes to a layer's bits, and repeats these for the weights that share them."""
+        bits = self.cut(name, value, -(-num_bits // 8) * 8, num_bits)
+        if tie == 1:
+            return bits
+        inverted = self.constant((np.arange(tie) % 2 == 1)[:, None])
+        rows = self.add(f"{name}/untied", "Xor", [bits, inverted])
+        flat = self.add(f"{name}/flat", "Reshape", [rows, self.constant(np.array([-1], np.int64))])
+        return self.cut(f"{name}/weights", flat, num_bits * tie, wanted)
 
     def repeat(self, name: str, value: str, size: int, period: int, wanted: int) -> str:
         """Repeats the first `period` elements of a flat value of `size` until there are `wanted`."""

@@ -19,7 +19,8 @@ from pemn.federation.fast import kernels
 from pemn.federation.groups import LayerGroups
 from pemn.generator import Purpose, child, uint16s
 from pemn.mask import Mask
-from pemn.wire.spec import MaskProtocol, Spec
+from pemn.wire.protocols import MaskProtocol
+from pemn.wire.spec import Spec
 
 ONE = 65536
 """Probability 1."""
@@ -75,7 +76,7 @@ class Levels:
     Attributes:
         protocol: Step and table of start levels.
         seed: The run's seed.
-        sizes: Number of weights of each layer.
+        sizes: Number of bits of each layer's mask: of weights, or of ties of them.
     """
 
     protocol: MaskProtocol
@@ -85,11 +86,11 @@ class Levels:
     @classmethod
     def of(cls, spec: Spec) -> Levels:
         """Returns the probabilities of a run's network."""
-        return cls(spec.mask, spec.model.seed, spec.model.sizes)
+        return cls(spec.mask, spec.model.seed, spec.model.bit_sizes)
 
     @cached_property
     def num_params(self) -> int:
-        """Number of weights, n."""
+        """Number of bits of the mask, n."""
         return sum(self.sizes)
 
     @cached_property

@@ -23,7 +23,7 @@ from pemn.federation.fast import kernels
 from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import ONE, start_draws, start_table
 from pemn.mask import Mask
-from pemn.wire.spec import FedPMProtocol, MaskProtocol
+from pemn.wire.protocols import FedPMProtocol, MaskProtocol
 
 
 def start_edges(protocol: MaskProtocol | FedPMProtocol) -> tuple[int, ...]:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pemn.errors import LocalError
 from pemn.federation.flips import Flips, masks
-from pemn.federation.levels import MAX_STEPS
+from pemn.federation.levels import HALF, MAX_STEPS
 from pemn.federation.planes import GROUP, BitPlanes
-from pemn.wire.spec import MaskProtocol
+from pemn.wire.protocols import MaskProtocol
 
 UNIT = 1 << 24
 """p_hat is an int32 in units of 2^-24: probability 1 is UNIT."""
@@ -99,13 +99,14 @@ def start(q: NDArray[np.uint16]) -> NDArray[np.int32]:
     return q.astype(np.int32) * _PER_LEVEL
 
 
-def learn(protocol: MaskProtocol, p_hat: NDArray[np.int32], tally: Tally) -> NDArray[np.int32]:
+def learn(protocol: MaskProtocol, round_: int, p_hat: NDArray[np.int32], tally: Tally) -> NDArray[np.int32]:
     """Returns p_hat after a round, a new array; what it was if nobody voted.
 
     Every vote moves every weight by at most `eta / K`, whatever its bytes were.
 
     Args:
         protocol: For eta.
+        round_: Which round, from 1.
         p_hat: int32 [n], 0 .. UNIT.
         tally: Of the n weights.
 
@@ -121,7 +122,8 @@ def learn(protocol: MaskProtocol, p_hat: NDArray[np.int32], tally: Tally) -> NDA
     # The move is a function of the sum alone: a table instead of 64-bit divisions. One of more than UNIT goes to a
     # bound from anywhere, and so does UNIT itself, which an int32 holds.
     sums = np.arange(-num_votes, num_votes + 1, dtype=np.int64)
-    moves = (protocol.eta_num * sums * UNIT // (protocol.eta_den * num_votes)).clip(-UNIT, UNIT)
+    eta_num = protocol.eta_num.at(round_)
+    moves = (eta_num * sums * UNIT // (protocol.eta_den * num_votes)).clip(-UNIT, UNIT)
     moves = moves.astype(np.int32)
     for block in _blocks(p_hat.size):
         part = learnt[block]
@@ -131,26 +133,67 @@ def learn(protocol: MaskProtocol, p_hat: NDArray[np.int32], tally: Tally) -> NDA
 
 
 def settle(
-    protocol: MaskProtocol, p_hat: NDArray[np.int32], k: NDArray[np.int8], q: NDArray[np.uint16]
+    protocol: MaskProtocol, round_: int, p_hat: NDArray[np.int32], k: NDArray[np.int8], q: NDArray[np.uint16]
 ) -> NDArray[np.int8]:
-    """Returns the new k: it moves where p_hat has left the dead zone, half a step around q.
+    """Returns the new k: it moves by whole strides where p_hat has left the dead zone, half a stride around q.
 
     What is not told stays in p_hat; nothing is lost, only delayed.
 
     Args:
-        protocol: For the step.
+        protocol: For step and stride.
+        round_: Which round, from 1.
         p_hat: int32 [n], 0 .. UNIT.
         k: int8 [n], as it was.
         q: uint16 [n], the probabilities of `k`.
     """
-    step = protocol.step * _PER_LEVEL
+    stride = protocol.stride.at(round_)
+    width = stride * protocol.step * _PER_LEVEL
     settled = np.empty_like(k)
     for block in _blocks(k.size):
-        # Below 2^26 all the way: p_hat, 256 q and 256 step are at most 2^24.
+        # Below 2^26 all the way: p_hat, 256 q and the width are at most 2^24.
         distance = p_hat[block] - q[block].astype(np.int32) * _PER_LEVEL
-        steps = (2 * distance + step) // (2 * step)
-        settled[block] = (k[block] + steps).clip(-MAX_STEPS, MAX_STEPS)
+        strides = (2 * distance + width) // (2 * width)
+        settled[block] = (k[block] + stride * strides).clip(-MAX_STEPS, MAX_STEPS)
     return settled
+
+
+def average(
+    protocol: MaskProtocol, round_: int, mean: NDArray[np.int32], p_hat: NDArray[np.int32]
+) -> NDArray[np.int32]:
+    """Returns the average of p_hat over about the last `window` rounds, or a quarter of all so far if they are fewer.
+
+    Clients whose data differ pull p_hat to and fro from round to round; its average lies between.
+
+    Args:
+        protocol: For the window.
+        round_: Which round, from 1.
+        mean: Before it, int32 [n], 0 .. UNIT.
+        p_hat: After it, int32 [n], 0 .. UNIT.
+
+    Returns:
+        int32 [n], 0 .. UNIT, a new array.
+    """
+    return mean + (p_hat - mean) // min(protocol.window, 1 + round_ // 4)
+
+
+def release(
+    protocol: MaskProtocol, mean: NDArray[np.int32], k: NDArray[np.int8], starts: NDArray[np.uint16]
+) -> NDArray[np.int8]:
+    """Returns k of the released model: each moves as little as it must so that `q > 1/2` says the same as `mean > 1/2`.
+
+    Args:
+        protocol: For the step.
+        mean: int32 [n], 0 .. UNIT.
+        k: int8 [n], as it was.
+        starts: uint16 [n], the probabilities of k = 0.
+    """
+    released = np.empty_like(k)
+    for block in _blocks(k.size):
+        # Of the levels up to 1/2, the greatest; the next one is above it. With MIN_STEP both are within an int8.
+        below = (HALF - starts[block].astype(np.int32)) // protocol.step
+        kept = np.maximum(k[block], below + 1)
+        released[block] = np.where(mean[block] > UNIT // 2, kept, np.minimum(k[block], below))
+    return released
 
 
 def _blocks(num_params: int) -> Iterator[slice]:

@@ -126,6 +126,10 @@ class FedAvgMethod:
         weights = private[0] + mean
         return PublicState(round_, self._rounded(weights, round_)), (weights,)
 
+    def released(self, public: PublicState, private: Private) -> PublicState:
+        """See `Method`; what is shared."""
+        return public
+
     def check_private(self, private: Private) -> None:
         """See `Method`.
 

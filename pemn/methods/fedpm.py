@@ -34,7 +34,8 @@ from pemn.mask import Mask
 from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import rebuild
 from pemn.wire.messages import Metrics
-from pemn.wire.spec import FedPMProtocol, Spec
+from pemn.wire.protocols import FedPMProtocol
+from pemn.wire.spec import Spec
 
 _LEAST = 0.01  # what a weight that nobody has voted for has left
 _MAX_CONTEXTS = 4096
@@ -185,6 +186,10 @@ class FedPMMethod:
         elif num_votes:
             values = _of_counts(votes.counts(), num_votes)
         return PublicState(public.round + 1, values), ()
+
+    def released(self, public: PublicState, private: Private) -> PublicState:
+        """See `Method`; what is shared."""
+        return public
 
     def check_private(self, private: Private) -> None:
         """See `Method`; there is nothing."""

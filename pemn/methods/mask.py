@@ -1,7 +1,8 @@
 """The `mask` method: a seed once, then only binary masks in both directions.
 
-The public values are k, int8: how many steps each weight has moved. The private array is p_hat, int32 in 2^-24: what
-the server knows more finely. Trainers are given q and return p, both uint16 in 1/65536.
+The public values are k, int8: how many steps each weight, or tie of weights, has moved. The private arrays are p_hat,
+int32 in 2^-24: what the server knows more finely, and, where the released model is averaged, its average. Trainers are
+given q and return p, both uint16 in 1/65536.
 
 Source: docs/algorithm.md.
 """
@@ -24,7 +25,8 @@ from pemn.mask import Mask
 from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import rebuild
 from pemn.wire.messages import Metrics
-from pemn.wire.spec import MaskProtocol, Spec
+from pemn.wire.protocols import MaskProtocol
+from pemn.wire.spec import Spec
 
 
 class FlipTally:
@@ -59,8 +61,9 @@ class MaskMethod:
 
     def start(self) -> tuple[PublicState, Private]:
         """See `Method`."""
-        k = np.zeros(self.spec.model.num_params, np.int8)
-        return PublicState(0, k), (tally.start(self.levels.at(k)),)
+        k = np.zeros(self.levels.num_params, np.int8)
+        p_hat = tally.start(self.levels.at(k))
+        return PublicState(0, k), (p_hat,) if self.protocol.window == 1 else (p_hat, p_hat)
 
     def encode_change(self, base: PublicState, now: PublicState, private: Private) -> bytes:
         """See `Method`; moves."""
@@ -90,19 +93,29 @@ class MaskMethod:
 
     def tally(self) -> FlipTally:
         """See `Method`."""
-        return FlipTally(self.spec.model.num_params)
+        return FlipTally(self.levels.num_params)
 
     def commit(self, public: PublicState, private: Private, votes: FlipTally) -> tuple[PublicState, Private]:
         """See `Method`."""
-        p_hat = tally.learn(self.protocol, private[0], votes.flips)
-        k = tally.settle(self.protocol, p_hat, public.values, self.levels.at(public.values))
-        return PublicState(public.round + 1, k), (p_hat,)
+        round_ = public.round + 1
+        p_hat = tally.learn(self.protocol, round_, private[0], votes.flips)
+        learnt: Private = (p_hat,)
+        if self.protocol.window > 1:
+            learnt = (p_hat, tally.average(self.protocol, round_, private[1], p_hat))
+        k = tally.settle(self.protocol, round_, p_hat, public.values, self.levels.at(public.values))
+        after = PublicState(round_, k)
+        return self.released(after, learnt) if round_ == self.spec.num_rounds else after, learnt
+
+    def released(self, public: PublicState, private: Private) -> PublicState:
+        """See `Method`; its mask is that of the averaged p_hat."""
+        starts = self.levels.at(np.zeros_like(public.values))
+        return PublicState(public.round, tally.release(self.protocol, private[-1], public.values, starts))
 
     def check_private(self, private: Private) -> None:
         """See `Method`."""
-        (p_hat,) = private
-        if int(p_hat.min()) < 0 or int(p_hat.max()) > tally.UNIT:
-            raise ValueError("p_hat")
+        for p_hat in private:
+            if int(p_hat.min()) < 0 or int(p_hat.max()) > tally.UNIT:
+                raise ValueError("p_hat")
 
     def weights(self, public: PublicState) -> NDArray[np.float32]:
         """See `Method`; those of `mask`."""

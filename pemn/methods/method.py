@@ -172,6 +172,13 @@ class Method(Protocol):
         """
         ...
 
+    def released(self, public: PublicState, private: Private) -> PublicState:
+        """Returns the public state that would be shared if the run ended now: that of the model that it leaves.
+
+        After the run's last round the shared state is it.
+        """
+        ...
+
     def check_private(self, private: Private) -> None:
         """Checks the values of private arrays that come from a file.
 

@@ -7,7 +7,8 @@ from pemn.methods.fedpm import FedPMMethod
 from pemn.methods.mask import MaskMethod
 from pemn.methods.method import Method
 from pemn.methods.stc import StcMethod
-from pemn.wire.spec import FedAvgProtocol, FedPMProtocol, Spec, StcProtocol
+from pemn.wire.protocols import FedAvgProtocol, FedPMProtocol, StcProtocol
+from pemn.wire.spec import Spec
 
 
 def method_of(spec: Spec) -> Method:

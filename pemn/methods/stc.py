@@ -29,7 +29,8 @@ from pemn.federation.public import PublicState
 from pemn.methods.fedavg import Mean
 from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import frozen_weights
-from pemn.wire.spec import Spec, StcProtocol
+from pemn.wire.protocols import StcProtocol
+from pemn.wire.spec import Spec
 
 _HEAD = struct.Struct("<II")
 _MAX_CHANGES = 64
@@ -118,6 +119,10 @@ class StcMethod:
         kept[round_] = _HEAD.pack(round_, len(coded)) + coded
         history = np.frombuffer(b"".join(kept[number] for number in sorted(kept)), np.uint8)
         return PublicState(round_, public.values + told), (owed - told, history)
+
+    def released(self, public: PublicState, private: Private) -> PublicState:
+        """See `Method`; what is shared."""
+        return public
 
     def check_private(self, private: Private) -> None:
         """See `Method`.

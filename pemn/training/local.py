@@ -22,7 +22,8 @@ from pemn.spec import ModelSpec
 from pemn.training.networks import build
 from pemn.training.scores import ScoreRule
 from pemn.wire.messages import Metrics
-from pemn.wire.spec import FedAvgProtocol, FedPMProtocol, LocalTraining, MaskProtocol, Spec, StcProtocol
+from pemn.wire.protocols import FedAvgProtocol, FedPMProtocol, MaskProtocol, StcProtocol
+from pemn.wire.spec import LocalTraining, Spec
 
 
 class LocalTrainer(ABC):
@@ -55,6 +56,7 @@ class LocalTrainer(ABC):
         self._clock = clock
         self._images = torch.from_numpy(images).to(device)
         self._labels = torch.from_numpy(labels).to(device)
+        self._prior = _log_prior(labels, model.num_classes).to(device) * training.logit_adjustment
 
     def train(self, start: NDArray[Any], round_: int) -> tuple[NDArray[Any], Metrics]:
         """Trains one round."""
@@ -62,7 +64,7 @@ class LocalTrainer(ABC):
         self._module = _network(self._model, self._device, threading.get_ident())
         torch.manual_seed(self._key(round_) >> 1)
         trained = self._enter(start).to(self._device).requires_grad_(True)
-        optimizer = self._optimizer(trained)
+        optimizer = self._optimizer(trained, self._training.learning_rate.at(round_))
         loss_sum = 0.0
         for epoch in range(self._training.epochs):
             losses = [self._step(trained, optimizer, batch) for batch in self._batches(round_, epoch)]
@@ -86,8 +88,8 @@ class LocalTrainer(ABC):
     def _weights(self, trained: Tensor) -> Tensor:
         """Returns the weights of a forward pass, float32 [n]."""
 
-    def _optimizer(self, trained: Tensor) -> torch.optim.Optimizer:
-        return torch.optim.Adam([trained], lr=self._training.learning_rate, fused=True)
+    def _optimizer(self, trained: Tensor, learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam([trained], lr=learning_rate, fused=True)
 
     def _key(self, *path: int) -> int:
         round_, *rest = path
@@ -104,7 +106,7 @@ class LocalTrainer(ABC):
         named = unflatten(weights.detach(), self._model)
         layers = [part.requires_grad_() for part in named.values()]
         logits = functional_call(self._module, named, (self._images[batch],))
-        loss = nn.functional.cross_entropy(logits, self._labels[batch])
+        loss = nn.functional.cross_entropy(logits + self._prior, self._labels[batch])
         by_layer = torch.autograd.grad(loss, layers)
         by_weight = torch.cat([part.reshape(-1) for part in by_layer])
         trained.grad = by_weight
@@ -125,7 +127,7 @@ class _ScoreTrainer(LocalTrainer):
 
     def _weights(self, trained: Tensor) -> Tensor:
         # All layers at once: the rule looks at each score by itself.
-        return self._RULE.weights(trained, self._frozen, training=True)
+        return self._RULE.weights(_untied(trained, self._model), self._frozen, training=True)
 
 
 class MaskTrainer(_ScoreTrainer):
@@ -175,9 +177,8 @@ class WeightTrainer(LocalTrainer):
     def _weights(self, trained: Tensor) -> Tensor:
         return trained
 
-    def _optimizer(self, trained: Tensor) -> torch.optim.Optimizer:
-        rate, momentum = self._training.learning_rate, self._momentum
-        return torch.optim.SGD([trained], lr=rate, momentum=momentum, fused=True)
+    def _optimizer(self, trained: Tensor, learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.SGD([trained], lr=learning_rate, momentum=self._momentum, fused=True)
 
 
 def local_trainer(
@@ -221,6 +222,33 @@ def _network(model: ModelSpec, device: torch.device, thread: int) -> nn.Module:
 def _frozen(model: ModelSpec, device: torch.device) -> Tensor:
     """They share these too."""
     return torch.from_numpy(frozen_weights(model)).to(device)
+
+
+def _log_prior(labels: NDArray[np.int64], num_classes: int) -> Tensor:
+    """Returns the log of how frequent each class is among a client's images, float32 [num_classes].
+
+    Half an image more of each, so that a class that it has none of is improbable, not impossible.
+
+    Source: the logit-adjusted loss of Menon et al., ICLR 2021, equation 10.
+    """
+    counts = np.bincount(labels, minlength=num_classes) + 0.5
+    return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
+
+
+def _untied(scores: Tensor, model: ModelSpec) -> Tensor:
+    """Returns a score for every weight, where several share one: the differentiable form of `pemn.mask.untied`.
+
+    Args:
+        scores: float32 [num_bits]; a weight whose bit is inverted has the negative score.
+        model: The network.
+    """
+    if model.tie == 1:
+        return scores
+    parts = []
+    for part, size in zip(torch.split(scores, list(model.bit_sizes)), model.sizes, strict=True):
+        both = torch.stack((part, -part)).repeat(-(-model.tie // 2), 1)
+        parts.append(both.reshape(-1)[:size])
+    return torch.cat(parts)
 
 
 def _logits(p: NDArray[np.float64]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 """Raised whenever bytes change their meaning; two ends with different versions do not talk."""
 
 MAX_PARAMS = 1 << 28
@@ -29,9 +29,23 @@ MAX_GAMMA_VARIATES = 1 << 17
 
 MAX_ROUND = (1 << 31) - 1
 MAX_START_LEVELS = 4096
-MIN_STEP = 256
-"""In 1/65536. With steps below 133, k would drift away without votes where q is clipped and p_hat is not."""
+MIN_STEP = 512
+"""In 1/65536. With steps of 256 or less, an int8 could not take every weight across 1/2; with those below 133, k would
+drift away without votes where q is clipped and p_hat is not."""
 
+MAX_CHANGES = 256
+"""Of a setting that changes by round."""
+
+MAX_STRIDE = 127
+"""Steps by which k moves at least."""
+
+MAX_WINDOW = 4096
+"""Rounds over which a released model is averaged."""
+
+MAX_TIE = 256
+"""Weights that share a bit of the mask."""
+
+MAX_LOGIT_ADJUSTMENT = 100
 MAX_EPOCHS = 10_000
 MAX_BATCH_SIZE = 1 << 20
 MAX_LEARNING_RATE = 1000

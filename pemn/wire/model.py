@@ -36,6 +36,7 @@ def model_to_proto(model: ModelSpec) -> pb.ModelSpec:
         distribution=model.distribution,
         floats=[pb.FloatTensor(name=v.name, shape=v.shape) for v in model.floats],
         structure=model.structure,
+        tie=model.tie,
     )
 
 
@@ -100,6 +101,7 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
             distribution=Distribution(proto.distribution),
             floats=tuple(FloatTensor(v.name, tuple(v.shape)) for v in proto.floats),
             structure=proto.structure,
+            tie=proto.tie,
         )
     except (LocalError, ConfigError) as error:
         raise MalformedFrame(f"network: {error}") from error

@@ -30,6 +30,9 @@ _MAX_COUNT = {
     "ModelSpec.floats": limits.MAX_FLOAT_TENSORS,
     "MaskProtocol.start_level_deltas": limits.MAX_START_LEVELS // 2,
     "FedPMProtocol.start_level_deltas": limits.MAX_START_LEVELS // 2,
+    "MaskProtocol.eta_nums": limits.MAX_CHANGES,
+    "MaskProtocol.strides": limits.MAX_CHANGES,
+    "LocalTraining.learning_rates": limits.MAX_CHANGES,
     "Artifact.provenance": limits.MAX_PROVENANCE,
     "Artifact.start_edges": limits.MAX_START_EDGES,
 }

@@ -5,155 +5,26 @@ Source: docs/wire.md, "Messages".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import TypeAlias
 
 from pemn.errors import ConfigError, LocalError, MalformedFrame, WrongProtocol
 from pemn.partition import Partition
+from pemn.schedule import Schedule
 from pemn.spec import ModelSpec
 from pemn.wire import limits
-from pemn.wire.checks import check, check_text, parse
+from pemn.wire.checks import check, check_round, check_text, parse
 from pemn.wire.model import model_from_proto, model_to_proto
+from pemn.wire.protocols import (
+    FedAvgProtocol,
+    FedPMProtocol,
+    MaskProtocol,
+    MethodProtocol,
+    StcProtocol,
+    rates,
+    read_rates,
+)
 from pemn.wire.v1 import messages_pb2 as pb
-
-
-def _deltas(levels: tuple[int, ...]) -> list[int]:
-    return [b - a for a, b in zip((0, *levels[:-1]), levels, strict=False)]
-
-
-def _start_levels(deltas: Sequence[int]) -> tuple[int, ...]:
-    """Returns start levels from their differences.
-
-    Raises:
-        MalformedFrame: If they are none.
-    """
-    count = len(deltas)
-    check(count & (count - 1) == 0, "number of start levels", got=count, wanted="a power of two")
-    levels = tuple(accumulate(deltas))
-    check(not levels or (levels[0] >= 66 and levels[-1] <= 32768), "start levels", got=levels[-1:])
-    return levels
-
-
-@dataclass(frozen=True)
-class MaskProtocol:
-    """How the public state moves.
-
-    Attributes:
-        step: Distance of two levels of q, in 1/65536, MIN_STEP .. 65535.
-        eta_num: p_hat moves by eta_num / (eta_den * K) a vote, 1 .. 65535.
-        eta_den: See `eta_num`, 1 .. 65535.
-        start_levels: Lower half of the symmetric table of start levels, ascending, each 66 .. 32768; the upper half
-            is 65536 minus these. Empty: every weight starts at 1/2.
-    """
-
-    step: int
-    eta_num: int
-    eta_den: int
-    start_levels: tuple[int, ...]
-
-    def to_proto(self) -> pb.MaskProtocol:
-        """Returns the protobuf form."""
-        return pb.MaskProtocol(
-            step=self.step,
-            eta_num=self.eta_num,
-            eta_den=self.eta_den,
-            start_level_deltas=_deltas(self.start_levels),
-        )
-
-    @classmethod
-    def from_proto(cls, proto: pb.MaskProtocol) -> MaskProtocol:
-        """Checks a foreign message.
-
-        Raises:
-            MalformedFrame: If a field is out of bounds.
-        """
-        for name, least in (("step", limits.MIN_STEP), ("eta_num", 1), ("eta_den", 1)):
-            value = getattr(proto, name)
-            check(least <= value <= 65535, name, got=value, wanted=f"{least} .. 65535")
-        return cls(proto.step, proto.eta_num, proto.eta_den, _start_levels(proto.start_level_deltas))
-
-
-@dataclass(frozen=True)
-class FedPMProtocol:
-    """How FedPM's probabilities travel.
-
-    Attributes:
-        start_levels: As in `MaskProtocol`.
-    """
-
-    start_levels: tuple[int, ...]
-
-    def to_proto(self) -> pb.FedPMProtocol:
-        """Returns the protobuf form."""
-        return pb.FedPMProtocol(start_level_deltas=_deltas(self.start_levels))
-
-    @classmethod
-    def from_proto(cls, proto: pb.FedPMProtocol) -> FedPMProtocol:
-        """Checks a foreign message.
-
-        Raises:
-            MalformedFrame: If a field is out of bounds.
-        """
-        return cls(_start_levels(proto.start_level_deltas))
-
-
-@dataclass(frozen=True)
-class FedAvgProtocol:
-    """How weights are averaged.
-
-    Attributes:
-        momentum: Of the clients' SGD, 0 .. below 1; a float32.
-    """
-
-    momentum: float
-
-    def to_proto(self) -> pb.FedAvgProtocol:
-        """Returns the protobuf form."""
-        return pb.FedAvgProtocol(momentum=self.momentum)
-
-    @classmethod
-    def from_proto(cls, proto: pb.FedAvgProtocol) -> FedAvgProtocol:
-        """Checks a foreign message.
-
-        Raises:
-            MalformedFrame: If a field is out of bounds.
-        """
-        check(0 <= proto.momentum < 1, "momentum", got=proto.momentum)
-        return cls(proto.momentum)
-
-
-@dataclass(frozen=True)
-class StcProtocol:
-    """Sparse ternary compression.
-
-    Attributes:
-        momentum: Of the clients' SGD, 0 .. below 1; a float32.
-        share: Of the weights that a message changes, above 0 .. 1; a float32.
-    """
-
-    momentum: float
-    share: float
-
-    def to_proto(self) -> pb.StcProtocol:
-        """Returns the protobuf form."""
-        return pb.StcProtocol(momentum=self.momentum, share=self.share)
-
-    @classmethod
-    def from_proto(cls, proto: pb.StcProtocol) -> StcProtocol:
-        """Checks a foreign message.
-
-        Raises:
-            MalformedFrame: If a field is out of bounds.
-        """
-        check(0 <= proto.momentum < 1, "momentum", got=proto.momentum)
-        check(0 < proto.share <= 1, "share of the weights", got=proto.share)
-        return cls(proto.momentum, proto.share)
-
-
-MethodProtocol: TypeAlias = MaskProtocol | FedPMProtocol | FedAvgProtocol | StcProtocol
-"""What makes a run's method, and its settings."""
 
 
 @dataclass(frozen=True)
@@ -163,17 +34,23 @@ class LocalTraining:
     Attributes:
         epochs: Passes over its data, >= 1.
         batch_size: Images a step, >= 1.
-        learning_rate: Adam's on scores, SGD's on weights; > 0, a float32.
+        learning_rate: Adam's on scores, SGD's on weights; each > 0, a float32; by round.
+        logit_adjustment: How much of the log of the client's own class frequencies the loss adds to the logits, 0 ..
+            MAX_LOGIT_ADJUSTMENT, a float32: with it, a client that has seen a class but seldom does not unlearn it.
     """
 
     epochs: int
     batch_size: int
-    learning_rate: float
+    learning_rate: Schedule[float]
+    logit_adjustment: float = 0.0
 
     def to_proto(self) -> pb.LocalTraining:
         """Returns the protobuf form."""
         return pb.LocalTraining(
-            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rates=rates(self.learning_rate),
+            logit_adjustment=self.logit_adjustment,
         )
 
     @classmethod
@@ -185,8 +62,13 @@ class LocalTraining:
         """
         check(1 <= proto.epochs <= limits.MAX_EPOCHS, "epochs", got=proto.epochs)
         check(1 <= proto.batch_size <= limits.MAX_BATCH_SIZE, "batch size", got=proto.batch_size)
-        check(0 < proto.learning_rate <= limits.MAX_LEARNING_RATE, "learning rate", got=proto.learning_rate)
-        return cls(proto.epochs, proto.batch_size, proto.learning_rate)
+        learning_rate = read_rates(proto.learning_rates, "learning rate", limits.MAX_LEARNING_RATE)
+        tau = proto.logit_adjustment
+        wanted = f"0 .. {limits.MAX_LOGIT_ADJUSTMENT}"
+        # -0.0 == 0.0: two byte strings would mean the same run.
+        fits = 0 <= tau <= limits.MAX_LOGIT_ADJUSTMENT and math.copysign(1, tau) > 0
+        check(fits, "logit adjustment", got=tau, wanted=wanted)
+        return cls(proto.epochs, proto.batch_size, learning_rate, tau)
 
 
 @dataclass(frozen=True)
@@ -197,15 +79,22 @@ class DataPlan:
         dataset: Name that both ends know.
         partition: How its images are dealt out, spelt as `str(Partition)` does.
         num_slots: Number of shares.
+        num_images: How many training images are dealt out, the first of the data set; None: all.
     """
 
     dataset: str
     partition: str
     num_slots: int
+    num_images: int | None = None
 
     def to_proto(self) -> pb.DataPlan:
         """Returns the protobuf form."""
-        return pb.DataPlan(dataset=self.dataset, partition=self.partition, num_slots=self.num_slots)
+        return pb.DataPlan(
+            dataset=self.dataset,
+            partition=self.partition,
+            num_slots=self.num_slots,
+            num_images=self.num_images or 0,
+        )
 
     @classmethod
     def from_proto(cls, proto: pb.DataPlan, num_classes: int) -> DataPlan:
@@ -237,7 +126,7 @@ class DataPlan:
             got=num_variates,
             wanted=f"<= {limits.MAX_GAMMA_VARIATES}",
         )
-        return cls(proto.dataset, proto.partition, proto.num_slots)
+        return cls(proto.dataset, proto.partition, proto.num_slots, proto.num_images or None)
 
 
 _PROTOCOLS: dict[str, type[MaskProtocol] | type[FedPMProtocol] | type[FedAvgProtocol] | type[StcProtocol]] = {
@@ -263,6 +152,7 @@ class Spec:
         training: What a client does in a round.
         data: Whose data is whose.
         method: One of METHODS.
+        num_rounds: After which the run ends, 1 .. MAX_ROUND: then the public state is the released model.
     """
 
     run_id: int
@@ -271,6 +161,7 @@ class Spec:
     training: LocalTraining
     data: DataPlan
     method: str = "mask"
+    num_rounds: int = limits.MAX_ROUND
 
     def __post_init__(self) -> None:
         """Checks that method and settings belong together."""
@@ -296,6 +187,7 @@ class Spec:
             model=model_to_proto(self.model),
             training=self.training.to_proto(),
             data=self.data.to_proto(),
+            num_rounds=self.num_rounds,
         )
         getattr(proto, self.method.replace("-", "_")).CopyFrom(self.protocol.to_proto())
         return proto
@@ -318,11 +210,14 @@ class Spec:
             got=len(proto.model.floats),
             wanted=0,
         )
+        check_round(proto.num_rounds)
+        check(proto.num_rounds > 0, "number of rounds", got=0, wanted=">= 1")
         model = model_from_proto(proto.model)
         name = proto.WhichOneof("method")
         if name is None:
             raise MalformedFrame("spec without a method")
         method = name.replace("_", "-")
+        check(model.tie == 1 or method == "mask", "tied masks", got=method, wanted="mask")
         return cls(
             run_id=proto.run_id,
             model=model,
@@ -330,6 +225,7 @@ class Spec:
             training=LocalTraining.from_proto(proto.training),
             data=DataPlan.from_proto(proto.data, model.num_classes),
             method=method,
+            num_rounds=proto.num_rounds,
         )
 
     def to_bytes(self) -> bytes:

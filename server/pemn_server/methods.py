@@ -6,11 +6,14 @@ import math
 from dataclasses import dataclass
 
 from pemn.distribution import Distribution
+from pemn.errors import ConfigError
 from pemn.federation.levels import ONE, normal_start_levels
 from pemn.prototype import Strategy
+from pemn.schedule import Schedule, parse_schedule
 from pemn.spec import to_float32
 from pemn.training.models import WeightInit
-from pemn.wire.spec import FedAvgProtocol, FedPMProtocol, MaskProtocol, MethodProtocol, StcProtocol
+from pemn.wire import limits
+from pemn.wire.protocols import FedAvgProtocol, FedPMProtocol, MaskProtocol, MethodProtocol, StcProtocol
 from pemn_server.settings import RunOptions, SimulateSettings
 
 _ETA_DEN = 1000
@@ -26,47 +29,65 @@ class MethodChoice:
         protocol: Its settings.
         learning_rate: Of the clients' optimizer.
         strategy: How the initial weights are filled.
-        init: How they are drawn; the default of `pemn.training.models` if None.
+        init: How they are drawn.
+        tie: How many weights share a bit of the mask.
     """
 
     name: str
     protocol: MethodProtocol
-    learning_rate: float
+    learning_rate: Schedule[float]
     strategy: Strategy
-    init: WeightInit | None = None
+    init: WeightInit
+    tie: int = 1
 
 
 def choose_method(options: RunOptions) -> MethodChoice:
     """Returns the method that a person has asked for; without a choice it is `mask`.
 
     Raises:
-        ConfigError: If there is no such strategy.
+        ConfigError: If there is no such strategy or schedule.
     """
     name = options.method if isinstance(options, SimulateSettings) else "mask"
     if name == "mask":
-        protocol = MaskProtocol(
-            step=max(1, round(options.step * ONE)),
-            eta_num=round(options.server_step * _ETA_DEN),
-            eta_den=_ETA_DEN,
-            start_levels=normal_start_levels(options.spread),
-        )
-        rate = 0.2 if options.learning_rate is None else options.learning_rate
-        return MethodChoice(name, protocol, rate, Strategy.parse(options.strategy))
+        init = WeightInit(Distribution.SIGNED, options.gain, True)
+        strategy = Strategy.parse(options.strategy)
+        return MethodChoice(name, _mask(options), _rate(options, 0.3), strategy, init, options.tie)
     assert isinstance(options, SimulateSettings)
     momentum = to_float32(options.momentum)
     if name in ("fedpm", "fedpm-counts"):
         levels = normal_start_levels(_FEDPM_SPREAD)
         # As published: every weight its own sign, e / sqrt(fan_in) large.
         init = WeightInit(Distribution.SIGNED, math.e)
-        return _compared(options, FedPMProtocol(levels), 0.1, init)
+        return _compared(options, FedPMProtocol(levels), init)
     kaiming = WeightInit(Distribution.NORMAL, math.sqrt(2.0))
     if name == "stc":
-        return _compared(options, StcProtocol(momentum, to_float32(options.share)), 0.05, kaiming)
-    return _compared(options, FedAvgProtocol(momentum), 0.05, kaiming)
+        return _compared(options, StcProtocol(momentum, to_float32(options.share)), kaiming)
+    return _compared(options, FedAvgProtocol(momentum), kaiming)
 
 
-def _compared(
-    options: SimulateSettings, protocol: MethodProtocol, learning_rate: float, init: WeightInit
-) -> MethodChoice:
-    rate = learning_rate if options.learning_rate is None else options.learning_rate
-    return MethodChoice(options.method, protocol, rate, Strategy("full"), init)
+def _mask(options: RunOptions) -> MaskProtocol:
+    """Returns the settings of `mask`; of the distances that its step goes through, all are multiples of one."""
+    distances = parse_schedule(options.step, 1 / 128, 1 - 1 / ONE).map(lambda step: round(step * ONE))
+    finest = math.gcd(*distances.values)
+    if finest < limits.MIN_STEP:
+        wanted = f"multiples of one step, at least 1/{ONE // limits.MIN_STEP}"
+        raise ConfigError("steps by round", got=options.step, wanted=wanted, where="--step")
+    etas = parse_schedule(options.server_step, 1 / _ETA_DEN, 65)
+    return MaskProtocol(
+        step=finest,
+        eta_num=etas.map(lambda eta: round(eta * _ETA_DEN)),
+        eta_den=_ETA_DEN,
+        start_levels=normal_start_levels(options.spread),
+        stride=distances.map(lambda distance: distance // finest),
+        window=options.averaging,
+    )
+
+
+def _rate(options: RunOptions, default: float) -> Schedule[float]:
+    if options.learning_rate is None:
+        return Schedule.always(to_float32(default))
+    return parse_schedule(options.learning_rate, 1e-9, limits.MAX_LEARNING_RATE).map(to_float32)
+
+
+def _compared(options: SimulateSettings, protocol: MethodProtocol, init: WeightInit) -> MethodChoice:
+    return MethodChoice(options.method, protocol, _rate(options, 0.1), Strategy("full"), init)

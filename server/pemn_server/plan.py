@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ def make_plan(options: RunOptions) -> Plan:
             where=f"--partition {partition}",
         )
     seed = secrets.randbits(64) if options.seed is None else options.seed
-    model = model_spec(options.model, contract, seed, choice.strategy, choice.init)
+    model = replace(model_spec(options.model, contract, seed, choice.strategy, choice.init), tie=choice.tie)
     if model.floats:
         raise ConfigError(
             "network with floats that a mask cannot express",
@@ -75,9 +75,12 @@ def make_plan(options: RunOptions) -> Plan:
         run_id=secrets.randbits(64),
         model=model,
         protocol=choice.protocol,
-        training=LocalTraining(options.epochs, options.batch_size, to_float32(choice.learning_rate)),
-        data=DataPlan(options.dataset, str(partition), options.num_slots),
+        training=LocalTraining(
+            options.epochs, options.batch_size, choice.learning_rate, to_float32(options.logit_adjustment)
+        ),
+        data=DataPlan(options.dataset, str(partition), options.num_slots, options.images),
         method=choice.name,
+        num_rounds=options.rounds,
     )
     try:
         # Whatever a client would refuse, the server finds first.

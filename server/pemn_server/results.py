@@ -22,7 +22,8 @@ from pemn.methods import method_of
 from pemn.rebuild import named_tensors, weights_sha256
 from pemn.report import render
 from pemn.training.networks import build
-from pemn.wire.spec import FedPMProtocol, MaskProtocol, Spec
+from pemn.wire.protocols import FedPMProtocol, MaskProtocol
+from pemn.wire.spec import Spec
 from pemn_server.run import Outcome, fedavg_bytes
 from pemn_server.settings import RunOptions
 
@@ -92,7 +93,7 @@ def summarise(
         "num_params": spec.model.num_params,
         "num_rounds": outcome.state.public.round,
         "num_clients": spec.data.num_slots,
-        "num_images": None,
+        "num_images": spec.data.num_images,
         "seed": spec.model.seed,
         "epochs": options.epochs,
         "accuracy": outcome.accuracies[-1],

@@ -239,7 +239,9 @@ class Federation:
 
     def _book(self, outcome: Outcome, ballot: Ballot, num_asked: int) -> None:
         now = outcome.state.public.round
-        outcome.accuracies.append(self._accuracy(self._server.method.weights(outcome.state.public)))
+        method, state = self._server.method, outcome.state
+        released = method.released(state.public, state.private)
+        outcome.accuracies.append(self._accuracy(method.weights(released)))
         outcome.num_votes.append(len(ballot))
         outcome.images |= {slot: metrics.num_images for slot, metrics in ballot.metrics.items()}
         entries = self._fleet.close_round(now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings
 
 from pemn.errors import ConfigError
@@ -13,6 +13,15 @@ from pemn.wire import limits
 
 Positive = Annotated[int, Field(ge=1)]
 Clients = Annotated[int, Field(ge=1, le=limits.MAX_SLOTS)]
+
+
+def _text_of_schedule(value: object) -> object:
+    """A file may have a number where a flag has its text."""
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+ScheduleText = Annotated[str, BeforeValidator(_text_of_schedule)]
+"""A number, or numbers by round; see `pemn.schedule.parse_schedule`."""
 
 
 class RunOptions(BaseModel):
@@ -34,21 +43,37 @@ class RunOptions(BaseModel):
     rounds: Positive = Field(default=20, le=limits.MAX_ROUND - 1, description="rounds of training")
     epochs: Positive = Field(default=3, le=10_000, description="passes of a client over its data in a round")
     batch_size: Positive = Field(default=64, le=1 << 20, description="images a step")
-    learning_rate: float | None = Field(
+    learning_rate: ScheduleText | None = Field(
         default=None,
-        gt=0,
-        le=1000,
-        allow_inf_nan=False,
-        description="of the clients' optimizer; by default 0.2 for mask, 0.1 for fedpm, 0.05 for the others",
+        description="of the clients' optimizer; by default 0.3 for mask, 0.1 for the others. Like step and "
+        "server-step it may change by round: 0.3,12:0.1 is 0.3, and 0.1 from round 12 on",
     )
-    step: float = Field(
-        default=0.5, ge=1 / 128, lt=1, description="distance of two public levels, as a probability"
+    logit_adjustment: float = Field(
+        default=1.0,
+        ge=0,
+        le=limits.MAX_LOGIT_ADJUSTMENT,
+        description="how much of the log of a client's own class frequencies its loss adds to the logits; 0: none",
     )
-    server_step: float = Field(
-        default=1.0, ge=0.001, le=65, description="how far the server follows the votes, eta"
+    step: ScheduleText = Field(
+        default="0.5", description="distance of two public levels, as a probability, 1/128 .. below 1"
+    )
+    server_step: ScheduleText = Field(default="1", description="how far the server follows the votes, eta")
+    averaging: Positive = Field(
+        default=5,
+        le=limits.MAX_WINDOW,
+        description="rounds that the released model is averaged over, about; 1: it is that of the last",
     )
     spread: float = Field(
         default=3.0, ge=0, le=20, description="standard deviation of the scores that the seed starts from"
+    )
+    gain: float = Field(
+        default=1.4142135,
+        gt=0,
+        le=1000,
+        description="size of the frozen weights, in units of 1 / sqrt(fan-in)",
+    )
+    tie: Positive = Field(
+        default=1, le=limits.MAX_TIE, description="weights of a layer that share a bit of the mask"
     )
     seed: int | None = Field(
         default=None, ge=0, lt=1 << 64, description="64-bit seed of everything; drawn if not given"
@@ -64,6 +89,9 @@ class RunOptions(BaseModel):
         min_length=1,
         max_length=60,
         description="what the run is called where runs are compared; its method if not given",
+    )
+    images: Annotated[int, Field(ge=1, lt=1 << 32)] | None = Field(
+        default=None, description="training images to deal out, the first of the data set; all if not given"
     )
     clients: Clients | None = Field(
         default=None, description="shares that the data is split into; as many as --min-clients if not given"

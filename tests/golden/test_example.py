@@ -26,10 +26,12 @@ from pemn.methods import Client, Server
 from pemn.methods.mask import FlipTally
 from pemn.prototype import Strategy
 from pemn.rebuild import frozen_weights, rebuild, weights_sha256
+from pemn.schedule import Schedule
 from pemn.spec import FloatTensor, InputContract, Layer, ModelSpec
 from pemn.wire.messages import Content, Failure, Metrics, decode, encode
 from pemn.wire.model import model_from_proto, model_to_proto
-from pemn.wire.spec import DataPlan, LocalTraining, MaskProtocol, Spec
+from pemn.wire.protocols import MaskProtocol
+from pemn.wire.spec import DataPlan, LocalTraining, Spec
 from pemn.wire.v1 import messages_pb2
 from tests.fuzz.worlds import skeleton
 from tests.golden import example as golden
@@ -54,7 +56,7 @@ MODEL = ModelSpec(
 SPEC = Spec(
     run_id=0xFEDCBA9876543210,
     model=MODEL,
-    protocol=MaskProtocol(16384, 2, 3, (3277, 9830, 19661, 29491)),
+    protocol=MaskProtocol(16384, Schedule.always(2), 3, (3277, 9830, 19661, 29491)),
     training=LocalTraining(3, 64, golden.SPEC["training"]["learning_rate"]),
     data=DataPlan("example", "iid", 2),
 )

@@ -30,7 +30,8 @@ from pemn.mask import Mask
 from pemn.partition import Partition
 from pemn.prototype import Source, Strategy, sources
 from pemn.rebuild import frozen_weights, rebuild, weights_sha256
-from pemn.wire.spec import MaskProtocol
+from pemn.schedule import Schedule
+from pemn.wire.protocols import MaskProtocol
 from tests.golden import reference, reference_codes
 from tests.golden.forgery import accepts, damage, same_fate
 from tests.golden.reference_bytes import clip, pack
@@ -143,7 +144,7 @@ def rule(draw: random.Random, sizes: tuple[int, ...]) -> tuple[reference.Rule, L
     lower = tuple(sorted(draw.randint(66, 32768) for _ in range(size)))
     step, eta_num, eta_den = (draw.choice([1, 77, 4096, 32768, 65535]) for _ in range(3))
     seed = draw.getrandbits(64)
-    levels = Levels(MaskProtocol(step, eta_num, eta_den, lower), seed, sizes)
+    levels = Levels(MaskProtocol(step, Schedule.always(eta_num), eta_den, lower), seed, sizes)
     return reference.Rule(seed, sizes, step, eta_num, eta_den, lower), levels
 
 
@@ -221,7 +222,7 @@ def test_moves(draw: random.Random, sizes: tuple[int, ...], farthest: int) -> No
 def test_moves_that_must_not_be_are_refused() -> None:
     sizes = (9,)
     plain = reference.Rule(7, sizes, 100)
-    levels = Levels(MaskProtocol(100, 1, 1, ()), 7, sizes)
+    levels = Levels(MaskProtocol(100, Schedule.always(1), 1, ()), 7, sizes)
     k = [120, -120, 0, 0, 0, 0, 0, 0, 0]
     base = reference.Base(plain, k)
 

@@ -132,6 +132,7 @@ class ModelSpec(_message.Message):
     DISTRIBUTION_FIELD_NUMBER: _builtins.int
     FLOATS_FIELD_NUMBER: _builtins.int
     STRUCTURE_FIELD_NUMBER: _builtins.int
+    TIE_FIELD_NUMBER: _builtins.int
     architecture: _builtins.str
     """For example "mlp-256-256"."""
     seed: _builtins.int
@@ -141,6 +142,8 @@ class ModelSpec(_message.Message):
     """"signed", "uniform" or "normal": what the values of the prototype look like."""
     structure: _builtins.bytes
     """Hash of what the architecture's name stands for; 16 bytes."""
+    tie: _builtins.int
+    """How many weights of a layer share a bit of the mask, 1 .. 256."""
     @_builtins.property
     def input(self) -> Global___InputContract: ...
     @_builtins.property
@@ -160,14 +163,63 @@ class ModelSpec(_message.Message):
         distribution: _builtins.str = ...,
         floats: _abc.Iterable[Global___FloatTensor] | None = ...,
         structure: _builtins.bytes = ...,
+        tie: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "distribution", b"distribution", "floats", b"floats", "input", b"input", "layers", b"layers", "seed", b"seed", "strategy", b"strategy", "structure", b"structure"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["architecture", b"architecture", "distribution", b"distribution", "floats", b"floats", "input", b"input", "layers", b"layers", "seed", b"seed", "strategy", b"strategy", "structure", b"structure", "tie", b"tie"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
+
+@_typing.final
+class Count(_message.Message):
+    """An integer that holds from a round on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_ROUND_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    from_round: _builtins.int
+    value: _builtins.int
+    def __init__(
+        self,
+        *,
+        from_round: _builtins.int = ...,
+        value: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_round", b"from_round", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Count: _TypeAlias = Count  # noqa: Y015
+
+@_typing.final
+class Rate(_message.Message):
+    """A float that holds from a round on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_ROUND_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    from_round: _builtins.int
+    value: _builtins.float
+    def __init__(
+        self,
+        *,
+        from_round: _builtins.int = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_round", b"from_round", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Rate: _TypeAlias = Rate  # noqa: Y015
 
 @_typing.final
 class MaskProtocol(_message.Message):
@@ -176,29 +228,41 @@ class MaskProtocol(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
-    ETA_NUM_FIELD_NUMBER: _builtins.int
+    ETA_NUMS_FIELD_NUMBER: _builtins.int
     ETA_DEN_FIELD_NUMBER: _builtins.int
     START_LEVEL_DELTAS_FIELD_NUMBER: _builtins.int
+    STRIDES_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Distance of two levels of q, in 1/65536."""
-    eta_num: _builtins.int
-    """p_hat moves by eta_num / (eta_den * K) a vote."""
     eta_den: _builtins.int
+    window: _builtins.int
+    """Over about how many rounds the released model is averaged; 1: it is p_hat."""
+    @_builtins.property
+    def eta_nums(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]:
+        """p_hat moves by eta_num / (eta_den * K) a vote; eta_num by round."""
+
     @_builtins.property
     def start_level_deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Differences of the lower half of the table of start levels; empty: every weight starts at 1/2."""
+
+    @_builtins.property
+    def strides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]:
+        """k moves by multiples of this many steps; by round."""
 
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
-        eta_num: _builtins.int = ...,
+        eta_nums: _abc.Iterable[Global___Count] | None = ...,
         eta_den: _builtins.int = ...,
         start_level_deltas: _abc.Iterable[_builtins.int] | None = ...,
+        strides: _abc.Iterable[Global___Count] | None = ...,
+        window: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta_den", b"eta_den", "eta_num", b"eta_num", "start_level_deltas", b"start_level_deltas", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta_den", b"eta_den", "eta_nums", b"eta_nums", "start_level_deltas", b"start_level_deltas", "step", b"step", "strides", b"strides", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -284,21 +348,27 @@ class LocalTraining(_message.Message):
 
     EPOCHS_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
-    LEARNING_RATE_FIELD_NUMBER: _builtins.int
+    LEARNING_RATES_FIELD_NUMBER: _builtins.int
+    LOGIT_ADJUSTMENT_FIELD_NUMBER: _builtins.int
     epochs: _builtins.int
     batch_size: _builtins.int
-    learning_rate: _builtins.float
-    """Adam's on scores, SGD's on weights."""
+    logit_adjustment: _builtins.float
+    """How much of the log of the client's own class frequencies is added to the logits of the loss."""
+    @_builtins.property
+    def learning_rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rate]:
+        """Adam's on scores, SGD's on weights; by round."""
+
     def __init__(
         self,
         *,
         epochs: _builtins.int = ...,
         batch_size: _builtins.int = ...,
-        learning_rate: _builtins.float = ...,
+        learning_rates: _abc.Iterable[Global___Rate] | None = ...,
+        logit_adjustment: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rate", b"learning_rate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "epochs", b"epochs", "learning_rates", b"learning_rates", "logit_adjustment", b"logit_adjustment"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -313,20 +383,24 @@ class DataPlan(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     PARTITION_FIELD_NUMBER: _builtins.int
     NUM_SLOTS_FIELD_NUMBER: _builtins.int
+    NUM_IMAGES_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     partition: _builtins.str
     """"own", "iid", "dirichlet:A" or "classes:C", in one spelling."""
     num_slots: _builtins.int
+    num_images: _builtins.int
+    """The first so many training images are dealt out; 0: all."""
     def __init__(
         self,
         *,
         dataset: _builtins.str = ...,
         partition: _builtins.str = ...,
         num_slots: _builtins.int = ...,
+        num_images: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "num_slots", b"num_slots", "partition", b"partition"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dataset", b"dataset", "num_images", b"num_images", "num_slots", b"num_slots", "partition", b"partition"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,8 +423,11 @@ class Spec(_message.Message):
     FEDAVG_FIELD_NUMBER: _builtins.int
     FEDAVG_INT8_FIELD_NUMBER: _builtins.int
     STC_FIELD_NUMBER: _builtins.int
+    NUM_ROUNDS_FIELD_NUMBER: _builtins.int
     protocol_version: _builtins.int
     run_id: _builtins.int
+    num_rounds: _builtins.int
+    """After which the run ends."""
     @_builtins.property
     def model(self) -> Global___ModelSpec: ...
     @_builtins.property
@@ -383,10 +460,11 @@ class Spec(_message.Message):
         fedavg: Global___FedAvgProtocol | None = ...,
         fedavg_int8: Global___FedAvgProtocol | None = ...,
         stc: Global___StcProtocol | None = ...,
+        num_rounds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedavg_int8", b"fedavg_int8", "fedpm", b"fedpm", "fedpm_counts", b"fedpm_counts", "mask", b"mask", "method", b"method", "model", b"model", "stc", b"stc", "training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedavg_int8", b"fedavg_int8", "fedpm", b"fedpm", "fedpm_counts", b"fedpm_counts", "mask", b"mask", "method", b"method", "model", b"model", "protocol_version", b"protocol_version", "run_id", b"run_id", "stc", b"stc", "training", b"training"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "fedavg", b"fedavg", "fedavg_int8", b"fedavg_int8", "fedpm", b"fedpm", "fedpm_counts", b"fedpm_counts", "mask", b"mask", "method", b"method", "model", b"model", "num_rounds", b"num_rounds", "protocol_version", b"protocol_version", "run_id", b"run_id", "stc", b"stc", "training", b"training"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_method: _TypeAlias = _typing.Literal["mask", "fedpm", "fedpm_counts", "fedavg", "fedavg_int8", "stc"]  # noqa: Y015
     _WhichOneofArgType_method: _TypeAlias = _typing.Literal["method", b"method"]  # noqa: Y015

@@ -20,8 +20,9 @@ from pemn.federation.levels import HALF, Levels, normal_start_levels
 from pemn.federation.release import start_edges
 from pemn.mask import Mask
 from pemn.rebuild import rebuild
+from pemn.schedule import Schedule
 from pemn.wire import limits
-from pemn.wire.spec import MaskProtocol
+from pemn.wire.protocols import MaskProtocol
 from pemn.wire.v1 import messages_pb2 as pb
 from tests.models import make_artifact, make_normed, skeleton_of
 from tests.networks import model_spec
@@ -110,7 +111,7 @@ def test_sparse_masks_are_coded_shorter() -> None:
 
 
 def test_a_mask_that_follows_the_start_of_training_is_coded_shorter() -> None:
-    artifact, protocol = make_artifact(), MaskProtocol(16384, 1, 1, normal_start_levels(3.0))
+    artifact, protocol = make_artifact(), MaskProtocol(16384, Schedule.always(1), 1, normal_start_levels(3.0))
     levels = Levels(protocol, artifact.model.seed, artifact.model.sizes)
     kept = levels.at(np.zeros(levels.num_params, np.int8)) > HALF
     near = dataclasses.replace(artifact, mask=Mask.from_bits(kept, levels.sizes))

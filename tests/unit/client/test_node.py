@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pemn.errors import MalformedFrame, MissingSpec, OutOfSync, WrongSpec
 from pemn.methods import Server, ServerState, Trainer
 from pemn.wire.messages import Content, Metrics, Update
-from pemn.wire.spec import Spec, StcProtocol
+from pemn.wire.protocols import StcProtocol
+from pemn.wire.spec import Spec
 from pemn_client.node import QUERY, TRAIN, Node
 from pemn_client.store import FileStore
 from tests.networks import model_spec, run_spec

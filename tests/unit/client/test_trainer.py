@@ -18,7 +18,8 @@ from pemn.partition import Partition
 from pemn.prototype import Strategy
 from pemn.training.models import model_spec
 from pemn.wire.messages import decode, encode
-from pemn.wire.spec import FedAvgProtocol, Spec
+from pemn.wire.protocols import FedAvgProtocol
+from pemn.wire.spec import Spec
 from pemn_client.node import QUERY, Node
 from pemn_client.store import FileStore
 from pemn_client.trainer import TrainerFactory

@@ -18,14 +18,19 @@ from pemn.errors import MalformedFrame
 from pemn.federation import flips as flips_module
 from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_flips, masks
 from pemn.federation.levels import HIGHEST, LOWEST, ONE, Levels, normal_start_levels
-from pemn.wire.spec import MaskProtocol
+from pemn.schedule import Schedule
+from pemn.wire.protocols import MaskProtocol
 
 PROBABILITIES = st.integers(LOWEST, HIGHEST)
 
 
 def draw_of(n: int, seed: int = 1, round_: int = 1, num_layers: int = 1, spread: float = 3.0) -> Draw:
     first = min(num_layers - 1, n - 1)
-    levels = Levels(MaskProtocol(9000, 1, 1, normal_start_levels(spread)), seed, (1,) * first + (n - first,))
+    levels = Levels(
+        MaskProtocol(9000, Schedule.always(1), 1, normal_start_levels(spread)),
+        seed,
+        (1,) * first + (n - first,),
+    )
     k = np.random.default_rng([seed, n]).integers(-2, 3, n).astype(np.int8)
     return Draw(levels, k, round_, 0)
 
@@ -79,7 +84,7 @@ class EveryDither(Draw):
 
     @classmethod
     def of(cls, q: int) -> EveryDither:
-        levels = Levels(MaskProtocol(1, 1, 1, ()), 0, (ONE,))
+        levels = Levels(MaskProtocol(1, Schedule.always(1), 1, ()), 0, (ONE,))
         return cls(levels, np.zeros(ONE, np.int8), 1, 0, level=q)
 
     def q(self, start: int, stop: int) -> NDArray[np.uint16]:
@@ -108,7 +113,7 @@ def test_votes_are_unbiased_to_the_bit(q: int, p: int) -> None:
 
 def test_votes_by_the_shared_dither_have_the_variance_of_the_change() -> None:
     n, rounds = 400, 500
-    levels = Levels(MaskProtocol(1, 1, 1, ()), 3, (n,))
+    levels = Levels(MaskProtocol(1, Schedule.always(1), 1, ()), 3, (n,))
     trained = np.full(n, 26_000, np.uint16)
     k = np.zeros(n, np.int8)
     votes = []

@@ -15,7 +15,8 @@ from pemn.federation.contexts import flip_contexts, move_contexts, start_buckets
 from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import HIGHEST, LOWEST, ONE, Levels, dither, normal_start_levels, start_draws
 from pemn.generator import uint16s
-from pemn.wire.spec import MaskProtocol
+from pemn.schedule import Schedule
+from pemn.wire.protocols import MaskProtocol
 from tests.unit.codec.sequences import HAS_NUMBA, implementation
 
 pytestmark = pytest.mark.skipif(not HAS_NUMBA, reason="needs the extra `fast`")
@@ -54,7 +55,7 @@ def test_draws(seed: int, start: int, count: int) -> None:
     st.integers(0, 140_000),
 )
 def test_probabilities(seed: int, step: int, spread: float, first: int, count: int) -> None:
-    levels = Levels(MaskProtocol(step, 1, 1, normal_start_levels(spread)), seed, (200_000,))
+    levels = Levels(MaskProtocol(step, Schedule.always(1), 1, normal_start_levels(spread)), seed, (200_000,))
     k = np.random.default_rng(seed).integers(-127, 127, count, dtype=np.int8, endpoint=True)
     assert_alike(lambda: levels.at(k, first))
 

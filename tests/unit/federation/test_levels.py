@@ -20,12 +20,13 @@ from pemn.federation.levels import (
     start_draws,
     start_table,
 )
-from pemn.wire.spec import MaskProtocol
+from pemn.schedule import Schedule
+from pemn.wire.protocols import MaskProtocol
 from pemn.wire.v1 import messages_pb2 as pb
 
 
 def levels(step: int = 32768, spread: float = 3.0, n: int = 20_000, seed: int = 5) -> Levels:
-    return Levels(MaskProtocol(step, 1, 1, normal_start_levels(spread)), seed, (n,))
+    return Levels(MaskProtocol(step, Schedule.always(1), 1, normal_start_levels(spread)), seed, (n,))
 
 
 def start(model: Levels) -> NDArray[np.uint16]:
@@ -70,7 +71,10 @@ def test_no_start_level_is_out_of_range(spread: float) -> None:
     lower = normal_start_levels(spread, 64)
     assert lower[0] >= LOWEST
     assert lower[-1] <= 32_768
-    assert MaskProtocol.from_proto(MaskProtocol(256, 1, 1, lower).to_proto()).start_levels == lower
+    assert (
+        MaskProtocol.from_proto(MaskProtocol(256, Schedule.always(1), 1, lower).to_proto()).start_levels
+        == lower
+    )
 
 
 def with_start_levels(*lower: int) -> pb.MaskProtocol:

@@ -13,8 +13,9 @@ from pemn.codec.model import ContextModel
 from pemn.errors import MalformedFrame
 from pemn.federation.levels import Levels, normal_start_levels
 from pemn.federation.moves import decode_moves, encode_moves
+from pemn.schedule import Schedule
 from pemn.wire.limits import MAX_SPEC_BYTES, max_task_bytes
-from pemn.wire.spec import MaskProtocol
+from pemn.wire.protocols import MaskProtocol
 
 K = NDArray[np.int8]
 STATES = st.integers(-127, 127)
@@ -23,7 +24,9 @@ PAIRS = st.lists(st.tuples(STATES, STATES), min_size=1, max_size=200)
 
 def levels_of(n: int, num_layers: int = 1) -> Levels:
     first = min(num_layers - 1, n - 1)
-    return Levels(MaskProtocol(9000, 1, 1, normal_start_levels(3.0)), 5, (1,) * first + (n - first,))
+    return Levels(
+        MaskProtocol(9000, Schedule.always(1), 1, normal_start_levels(3.0)), 5, (1,) * first + (n - first,)
+    )
 
 
 def states(pairs: list[tuple[int, int]]) -> tuple[K, K]:
@@ -77,7 +80,7 @@ def test_moves_of_nothing_have_no_other_form(n: int, zeros: bytes) -> None:
 @pytest.mark.parametrize("step", [-1, 1])
 def test_moves_do_not_leave_the_range(step: int) -> None:
     """The same bytes for a state that has no room: contexts know the sign of k only, and one level of q."""
-    levels = Levels(MaskProtocol(1, 1, 1, ()), 5, (40,))
+    levels = Levels(MaskProtocol(1, Schedule.always(1), 1, ()), 5, (40,))
     far = np.full(40, 127 * step, np.int8)
     coded = encode_moves(np.full(40, 126 * step, np.int8), far, levels)
     with pytest.raises(MalformedFrame, match="range of k"):

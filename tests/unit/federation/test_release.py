@@ -13,14 +13,15 @@ from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import HALF, ONE, Levels, normal_start_levels, start_draws, start_table
 from pemn.federation.release import _Contexts, decode_mask, edges_fit, encode_mask, start_edges
 from pemn.mask import Mask
-from pemn.wire.spec import MaskProtocol
+from pemn.schedule import Schedule
+from pemn.wire.protocols import MaskProtocol
 
 SIZES = st.lists(st.integers(1, 300), min_size=1, max_size=12).map(tuple)
 SEED = 77
 
 
 def protocol(spread: float) -> MaskProtocol:
-    return MaskProtocol(32768, 1, 1, normal_start_levels(spread))
+    return MaskProtocol(32768, Schedule.always(1), 1, normal_start_levels(spread))
 
 
 def trained(sizes: tuple[int, ...], spread: float, moved: float = 0.1) -> Mask:

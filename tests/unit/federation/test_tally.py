@@ -19,7 +19,8 @@ from pemn.federation.flips import Draw, Flips
 from pemn.federation.levels import Levels, normal_start_levels
 from pemn.federation.planes import GROUP
 from pemn.federation.tally import UNIT, Tally, learn, settle, start
-from pemn.wire.spec import MaskProtocol
+from pemn.schedule import Schedule
+from pemn.wire.protocols import MaskProtocol
 
 N = 13
 
@@ -33,7 +34,7 @@ P_HATS = st.lists(st.sampled_from([0, 1, UNIT - 1, UNIT]) | st.integers(0, UNIT)
 
 
 def protocol(step: int = 32768, eta: tuple[int, int] = (1, 1)) -> MaskProtocol:
-    return MaskProtocol(step, *eta, normal_start_levels(3.0, 64))
+    return MaskProtocol(step, Schedule.always(eta[0]), eta[1], normal_start_levels(3.0, 64))
 
 
 def p_hat() -> NDArray[np.int32]:

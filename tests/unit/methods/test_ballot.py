@@ -10,8 +10,9 @@ from pemn.federation.flips import Draw, Flips
 from pemn.federation.levels import ONE, Levels
 from pemn.methods.ballot import Ballot, Vote
 from pemn.methods.mask import FlipTally
+from pemn.schedule import Schedule
 from pemn.wire.messages import Metrics
-from pemn.wire.spec import MaskProtocol
+from pemn.wire.protocols import MaskProtocol
 
 N = 20
 
@@ -23,7 +24,9 @@ def vote_of(slot: int, round_: int = 4) -> Vote:
 
 
 def draw(slot: int, round_: int) -> Draw:
-    return Draw(Levels(MaskProtocol(1, 1, 1, ()), 0, (N,)), np.zeros(N, np.int8), round_, slot)
+    return Draw(
+        Levels(MaskProtocol(1, Schedule.always(1), 1, ()), 0, (N,)), np.zeros(N, np.int8), round_, slot
+    )
 
 
 @pytest.mark.parametrize("slots", [[], [0], [7], [2, 0, 5], [9, 8, 1, 4]])

@@ -18,13 +18,15 @@ from pemn.methods import Client, Server, ServerState, decode_state, encode_state
 from pemn.methods.fedavg import FedAvgMethod
 from pemn.methods.fedpm import FedPMMethod
 from pemn.methods.stc import StcMethod
+from pemn.schedule import Schedule
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
-from pemn.wire.spec import FedAvgProtocol, FedPMProtocol, MaskProtocol, MethodProtocol, Spec, StcProtocol
+from pemn.wire.protocols import FedAvgProtocol, FedPMProtocol, MaskProtocol, MethodProtocol, StcProtocol
+from pemn.wire.spec import Spec
 from tests.networks import model_spec, run_spec
 
 LEVELS = normal_start_levels(1.0, 64)
 PROTOCOLS: dict[str, MethodProtocol] = {
-    "mask": MaskProtocol(16384, 1, 1, LEVELS),
+    "mask": MaskProtocol(16384, Schedule.always(1), 1, LEVELS),
     "fedpm": FedPMProtocol(LEVELS),
     "fedpm-counts": FedPMProtocol(LEVELS),
     "fedavg": FedAvgProtocol(0.5),

@@ -13,12 +13,14 @@ from pemn.federation.levels import HIGHEST, LOWEST, Levels, normal_start_levels
 from pemn.mask import Mask
 from pemn.prototype import Strategy
 from pemn.rebuild import frozen_weights, rebuild
+from pemn.schedule import Schedule
 from pemn.spec import ModelSpec, to_float32
 from pemn.training.device import choose_device, set_threads
 from pemn.training.local import MaskTrainer, accuracy
 from pemn.training.models import model_spec
 from pemn.training.networks import build
-from pemn.wire.spec import LocalTraining, MaskProtocol
+from pemn.wire.protocols import MaskProtocol
+from pemn.wire.spec import LocalTraining
 
 CPU = torch.device("cpu")
 
@@ -32,12 +34,12 @@ def digits_model(architecture: str = "mlp-24") -> tuple[ModelSpec, NDArray[np.fl
 
 def trainer(learning_rate: float = 0.2, epochs: int = 1, slot: int = 0, batch_size: int = 64) -> MaskTrainer:
     model, images, labels = digits_model()
-    plan = LocalTraining(epochs, batch_size, to_float32(learning_rate))
+    plan = LocalTraining(epochs, batch_size, Schedule.always(to_float32(learning_rate)))
     return MaskTrainer(model, plan, images, labels, slot, CPU)
 
 
 def start(model: ModelSpec) -> NDArray[np.uint16]:
-    protocol = MaskProtocol(32768, 1, 1, normal_start_levels(3.0))
+    protocol = MaskProtocol(32768, Schedule.always(1), 1, normal_start_levels(3.0))
     return Levels(protocol, model.seed, model.sizes).at(np.zeros(model.num_params, np.int8))
 
 
@@ -45,7 +47,7 @@ def test_probabilities_that_are_not_trained_come_back_to_the_bit() -> None:
     """Every probability survives logit, float32 and sigmoid, so an idle client sends no flip."""
     model, images, labels = digits_model("mlp-1023")  # 75,702 weights: room for all
     q = np.resize(np.arange(LOWEST, HIGHEST + 1), model.num_params).astype(np.uint16)
-    plan = LocalTraining(1, 1 << 20, to_float32(1e-38))
+    plan = LocalTraining(1, 1 << 20, Schedule.always(to_float32(1e-38)))
     trained, _ = MaskTrainer(model, plan, images[:8], labels[:8], 0, CPU).train(q, 1)
     assert np.array_equal(trained, q)
 
