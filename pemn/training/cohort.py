@@ -20,7 +20,7 @@ from pemn.errors import ConfigError
 from pemn.training.local import NO_LABEL, LocalTrainer
 from pemn.wire.messages import Metrics
 
-_NO_IMAGE = -1  # what `_Data` finds NO_LABEL at
+_NO_IMAGE = -1  # the place of the last label, which is NO_LABEL
 _CPU = torch.device("cpu")
 _MAX_DIFFERENCE = 0.05
 """Of two gradients that are the same but for rounding, as a share of their norm."""
