@@ -17,10 +17,9 @@ from pemn.data.datasets import load
 from pemn.data.partition import shards
 from pemn.errors import DataError, WrongSpec
 from pemn.installed import is_installed
-from pemn.methods import Trainer
 from pemn.partition import Partition
 from pemn.training.device import choose_device
-from pemn.training.local import local_trainer
+from pemn.training.local import LocalTrainer, local_trainer
 from pemn.training.models import check_model
 from pemn.wire.spec import DataPlan, Spec
 
@@ -49,7 +48,7 @@ class TrainerFactory:
     methods: tuple[str, ...] = ("mask",)
     clock: Callable[[], float] = time.monotonic
 
-    def __call__(self, spec: Spec, slot: int) -> Trainer:
+    def __call__(self, spec: Spec, slot: int) -> LocalTrainer:
         """Returns the trainer of one slot.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import functional_call, vmap
 
 from pemn.federation.levels import HIGHEST, LOWEST, ONE
 from pemn.generator import Purpose, child, permutation
@@ -25,12 +25,18 @@ from pemn.wire.messages import Metrics
 from pemn.wire.protocols import FedAvgProtocol, FedPMProtocol, MaskProtocol, StcProtocol
 from pemn.wire.spec import LocalTraining, Spec
 
+NO_LABEL = -100
+"""The label of an image that counts for nothing."""
+
 
 class LocalTrainer(ABC):
     """Trains one array on a client's data; see `pemn.methods.method.Trainer`.
 
-    The order of the images is keyed by seed, round, slot and epoch, so on one machine with one torch thread the
-    same call gives the same result.
+    The order of the images and the drawn masks are keyed by seed, round, slot and epoch, so on one machine with one
+    torch thread the same call gives the same result.
+
+    `train` trains this client alone. Its parts, from `network` on, are what `pemn.training.cohort` trains several
+    clients at once with; those that take no round are the same for all clients of a run.
 
     Args:
         model: The network.
@@ -52,68 +58,131 @@ class LocalTrainer(ABC):
         device: torch.device,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model, self._training, self._slot, self._device = model, training, slot, device
-        self._clock = clock
-        self._images = torch.from_numpy(images).to(device)
-        self._labels = torch.from_numpy(labels).to(device)
-        self._prior = _log_prior(labels, model.num_classes).to(device) * training.logit_adjustment
+        self.model, self.training, self.device = model, training, device
+        self.images = torch.from_numpy(images).to(device)
+        self.labels = torch.from_numpy(labels).to(device)
+        self.prior = _log_prior(labels, model.num_classes).to(device) * training.logit_adjustment
+        self.clock = clock
+        self._slot = slot
 
     def train(self, start: NDArray[Any], round_: int) -> tuple[NDArray[Any], Metrics]:
         """Trains one round."""
-        began = self._clock()
-        self._module = _network(self._model, self._device, threading.get_ident())
-        torch.manual_seed(self._key(round_) >> 1)
-        trained = self._enter(start).to(self._device).requires_grad_(True)
-        optimizer = self._optimizer(trained, self._training.learning_rate.at(round_))
+        began = self.clock()
+        network, generator = self.network(), self.generator(round_)
+        torch.manual_seed(self._key(round_, self.training.epochs) >> 1)  # for what draws by itself: dropout
+        trained = self.enter(start)
+        optimizer = self.optimizer([trained], round_)
         loss_sum = 0.0
-        for epoch in range(self._training.epochs):
-            losses = [self._step(trained, optimizer, batch) for batch in self._batches(round_, epoch)]
+        for epoch in range(self.training.epochs):
+            losses = []
+            for batch in self.batches(round_, epoch, self.device):
+                images, labels = self.images[batch], self.labels[batch]
+                loss, trained.grad = self.gradient(network, trained, images, labels, self.prior, [generator])
+                optimizer.step()
+                losses.append(loss * len(batch))
             loss_sum = float(torch.stack(losses).sum())
-        metrics = Metrics(
-            num_images=len(self._labels),
-            loss_milli=round(1000 * min(loss_sum / len(self._labels), 4e6)),
-            train_ms=round(1000 * (self._clock() - began)),
+        return self.leave(trained), self.metrics(loss_sum, self.clock() - began)
+
+    def network(self) -> nn.Module:
+        """Returns the network, whose own weights mean nothing, for the thread that asks."""
+        return _network(self.model, self.device, threading.get_ident())
+
+    def enter(self, start: NDArray[Any]) -> Tensor:
+        """Returns what is trained, float32 [n] on the device, for what the method starts from; a copy."""
+        return self._enter(start).to(self.device)
+
+    def leave(self, trained: Tensor) -> NDArray[Any]:
+        """Returns what the method is given back for float32 [n]."""
+        return self._leave(trained.cpu())
+
+    def gradient(
+        self,
+        network: nn.Module,
+        trained: Tensor,
+        images: Tensor,
+        labels: Tensor,
+        prior: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the mean loss of a batch and its gradient, of one client or, stacked, of A clients at once.
+
+        Args:
+            network: What `network` returned.
+            trained: float32 [n] or [A, n].
+            images: float32 [B, C, H, W] or [A, B, C, H, W].
+            labels: int64 [B] or [A, B]; `NO_LABEL` where an image only fills up the batch.
+            prior: What is added to the logits, float32 [num_classes] or [A, num_classes].
+            generators: What the masks of each client are drawn from.
+
+        Returns:
+            float32 [] or [A], and float32 shaped as `trained`.
+        """
+        leaf = trained.detach().requires_grad_()
+        weights = self._weights(leaf, generators)
+        # Each layer is a leaf of its own: through views of one tensor every gradient would be copied twice.
+        named = unflatten(weights.detach(), self.model)
+        layers = [part.requires_grad_() for part in named.values()]
+
+        def mean_loss(named: dict[str, Tensor], images: Tensor, labels: Tensor, prior: Tensor) -> Tensor:
+            logits = functional_call(network, named, (images,)) + prior
+            return nn.functional.cross_entropy(logits, labels, ignore_index=NO_LABEL)
+
+        losses = (mean_loss if trained.dim() == 1 else vmap(mean_loss))(named, images, labels, prior)
+        by_layer = torch.autograd.grad(losses.sum(), layers)
+        by_weight = torch.cat([part.reshape(*trained.shape[:-1], -1) for part in by_layer], dim=-1)
+        if weights is not leaf:
+            (by_weight,) = torch.autograd.grad(weights, leaf, by_weight)
+        return losses.detach(), by_weight
+
+    def optimizer(self, rows: Sequence[Tensor], round_: int) -> torch.optim.Optimizer:
+        """Returns the optimizer of what is trained, float32 [n] a client, in a round.
+
+        One for all clients: it leaves alone those without a gradient, their momentum and step count too.
+        """
+        return torch.optim.Adam(rows, lr=self.training.learning_rate.at(round_), fused=True)
+
+    @property
+    def num_steps(self) -> int:
+        """How many steps this client takes in a round."""
+        return self.training.epochs * -(-len(self.labels) // self.training.batch_size)
+
+    def batches(self, round_: int, epoch: int, device: torch.device) -> tuple[Tensor, ...]:
+        """Returns which of its images each step of an epoch looks at: int64, of unequal sizes."""
+        order = torch.from_numpy(permutation(self._key(round_, epoch), len(self.labels))).to(device)
+        return torch.split(order, self.training.batch_size)
+
+    def generator(self, round_: int) -> torch.Generator:
+        """Returns what this client draws its masks from."""
+        return torch.Generator(self.device).manual_seed(self._key(round_) >> 1)
+
+    def metrics(self, loss_sum: float, seconds: float) -> Metrics:
+        """Returns what is told of a round.
+
+        Args:
+            loss_sum: Of all images, in the last epoch.
+            seconds: How long it took.
+        """
+        return Metrics(
+            num_images=len(self.labels),
+            loss_milli=round(1000 * min(loss_sum / len(self.labels), 4e6)),
+            train_ms=round(1000 * seconds),
         )
-        return self._leave(trained.detach().cpu()), metrics
 
     @abstractmethod
     def _enter(self, start: NDArray[Any]) -> Tensor:
-        """Returns what is trained, float32 [n], for what the method starts from; a copy."""
+        """See `enter`; on the CPU."""
 
     @abstractmethod
     def _leave(self, trained: Tensor) -> NDArray[Any]:
-        """Returns what the method is given back."""
+        """See `leave`; from the CPU."""
 
     @abstractmethod
-    def _weights(self, trained: Tensor) -> Tensor:
-        """Returns the weights of a forward pass, float32 [n]."""
-
-    def _optimizer(self, trained: Tensor, learning_rate: float) -> torch.optim.Optimizer:
-        return torch.optim.Adam([trained], lr=learning_rate, fused=True)
+    def _weights(self, trained: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Returns the weights of a forward pass, shaped as `trained`; see `gradient`."""
 
     def _key(self, *path: int) -> int:
         round_, *rest = path
-        return child(self._model.seed, Purpose.BATCHES, round_, self._slot, *rest)
-
-    def _batches(self, round_: int, epoch: int) -> list[Tensor]:
-        order = torch.from_numpy(permutation(self._key(round_, epoch), len(self._labels))).to(self._device)
-        return list(torch.split(order, self._training.batch_size))
-
-    def _step(self, trained: Tensor, optimizer: torch.optim.Optimizer, batch: Tensor) -> Tensor:
-        """Takes one step and returns the summed loss of the batch."""
-        weights = self._weights(trained)
-        # Each layer is a leaf of its own: through views of one tensor every gradient would be copied twice.
-        named = unflatten(weights.detach(), self._model)
-        layers = [part.requires_grad_() for part in named.values()]
-        logits = functional_call(self._module, named, (self._images[batch],))
-        loss = nn.functional.cross_entropy(logits + self._prior, self._labels[batch])
-        by_layer = torch.autograd.grad(loss, layers)
-        by_weight = torch.cat([part.reshape(-1) for part in by_layer])
-        trained.grad = by_weight
-        if weights is not trained:
-            (trained.grad,) = torch.autograd.grad(weights, trained, by_weight)
-        optimizer.step()
-        return loss.detach() * len(batch)
+        return child(self.model.seed, Purpose.BATCHES, round_, self._slot, *rest)
 
 
 class _ScoreTrainer(LocalTrainer):
@@ -123,11 +192,12 @@ class _ScoreTrainer(LocalTrainer):
 
     def __init__(self, model: ModelSpec, *args: Any) -> None:
         super().__init__(model, *args)
-        self._frozen = _frozen(model, self._device)
+        self._frozen = _frozen(model, self.device)
 
-    def _weights(self, trained: Tensor) -> Tensor:
+    def _weights(self, trained: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         # All layers at once: the rule looks at each score by itself.
-        return self._RULE.weights(_untied(trained, self._model), self._frozen, training=True)
+        uniform = _uniform(trained, generators) if self._RULE.draws else None
+        return self._RULE.weights(_untied(trained, self.model), self._frozen, training=True, uniform=uniform)
 
 
 class MaskTrainer(_ScoreTrainer):
@@ -174,11 +244,13 @@ class WeightTrainer(LocalTrainer):
     def _leave(self, trained: Tensor) -> NDArray[np.float32]:
         return trained.numpy()
 
-    def _weights(self, trained: Tensor) -> Tensor:
+    def _weights(self, trained: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         return trained
 
-    def _optimizer(self, trained: Tensor, learning_rate: float) -> torch.optim.Optimizer:
-        return torch.optim.SGD([trained], lr=learning_rate, momentum=self._momentum, fused=True)
+    def optimizer(self, rows: Sequence[Tensor], round_: int) -> torch.optim.Optimizer:
+        """See `LocalTrainer`."""
+        learning_rate = self.training.learning_rate.at(round_)
+        return torch.optim.SGD(rows, lr=learning_rate, momentum=self._momentum, fused=True)
 
 
 def local_trainer(
@@ -239,31 +311,42 @@ def _untied(scores: Tensor, model: ModelSpec) -> Tensor:
     """Returns a score for every weight, where several share one: the differentiable form of `pemn.mask.untied`.
 
     Args:
-        scores: float32 [num_bits]; a weight whose bit is inverted has the negative score.
+        scores: float32 [num_bits] or [A, num_bits]; a weight whose bit is inverted has the negative score.
         model: The network.
     """
     if model.tie == 1:
         return scores
     parts = []
-    for part, size in zip(torch.split(scores, list(model.bit_sizes)), model.sizes, strict=True):
-        both = torch.stack((part, -part)).repeat(-(-model.tie // 2), 1)
-        parts.append(both.reshape(-1)[:size])
-    return torch.cat(parts)
+    for part, size in zip(torch.split(scores, list(model.bit_sizes), dim=-1), model.sizes, strict=True):
+        rows = torch.stack((part, -part) * -(-model.tie // 2), dim=-2)
+        parts.append(rows.flatten(-2)[..., :size])
+    return torch.cat(parts, dim=-1)
 
 
 def _logits(p: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(np.log(p / (1 - p)).astype(np.float32))
 
 
+def _uniform(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    """Returns numbers from 0 to 1, float32 shaped as `like`, [n] or [A, n]; each row is drawn by its own generator."""
+    drawn = torch.empty_like(like)
+    for row, generator in zip(drawn.view(-1, like.shape[-1]), generators, strict=True):
+        row.uniform_(generator=generator)
+    return drawn
+
+
 def unflatten(weights: Tensor, model: ModelSpec) -> dict[str, Tensor]:
     """Returns a network's weights by name, as views.
 
     Args:
-        weights: float32 [n], layer after layer.
+        weights: float32 [n], layer after layer; or [A, n], of several clients.
         model: The network.
     """
-    parts = torch.split(weights, list(model.sizes))
-    return {layer.name: part.view(layer.shape) for layer, part in zip(model.layers, parts, strict=True)}
+    parts = torch.split(weights, list(model.sizes), dim=-1)
+    stack = weights.shape[:-1]
+    return {
+        layer.name: part.view(*stack, *layer.shape) for layer, part in zip(model.layers, parts, strict=True)
+    }
 
 
 @torch.no_grad()

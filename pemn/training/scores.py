@@ -68,35 +68,45 @@ class ScoreRule:
         """Returns the one spelling that `parse` reads back to the same value."""
         return f"topk:{self.fraction!r}" if self.kind == "topk" else self.kind
 
+    @property
+    def draws(self) -> bool:
+        """Whether the mask is drawn in training."""
+        return self.kind == "bernoulli"
+
     @torch.no_grad()
-    def mask(self, scores: Tensor, *, training: bool) -> Tensor:
+    def mask(self, scores: Tensor, *, training: bool, uniform: Tensor | None = None) -> Tensor:
         """Returns which weights are kept.
 
         Args:
             scores: float32, one layer, any shape and strides.
-            training: Whether `bernoulli` draws, from the default generator of the scores' device.
+            training: Whether `bernoulli` draws.
+            uniform: What it draws, float32 from 0 to below 1, shaped as `scores`; if not given, it is drawn from the
+                default generator of the scores' device.
 
         Returns:
             bool, shaped as `scores`.
         """
         if self.kind == "topk":
             return _largest(scores.abs().reshape(-1), self.fraction).view(scores.shape)
-        if self.kind == "bernoulli" and training:
-            return torch.rand_like(scores) < scores.sigmoid()
+        if self.draws and training:
+            return (torch.rand_like(scores) if uniform is None else uniform) < scores.sigmoid()
         return scores > 0  # sigmoid(s) > 1/2, without its rounding
 
-    def weights(self, scores: Tensor, frozen: Tensor, *, training: bool) -> Tensor:
+    def weights(
+        self, scores: Tensor, frozen: Tensor, *, training: bool, uniform: Tensor | None = None
+    ) -> Tensor:
         """Returns the frozen weight where the mask is 1, else +0.0; differentiable in the scores.
 
         Args:
             scores: float32, one layer, any shape and strides.
-            frozen: float32, the same shape.
+            frozen: float32, the same shape, or its last dimensions.
             training: See `mask`.
+            uniform: See `mask`.
 
         Returns:
-            float32, the same shape.
+            float32, shaped as `scores`.
         """
-        mask = self.mask(scores, training=training)
+        mask = self.mask(scores, training=training, uniform=uniform)
         weights: Tensor = _StraightThrough.apply(scores, frozen, mask, self.kind == "topk")  # type: ignore[no-untyped-call]
         return weights
 

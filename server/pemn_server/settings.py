@@ -171,6 +171,10 @@ class SimulateSettings(BaseSettings, RunOptions):
     share: float = Field(
         default=0.01, gt=0, le=1, description="of the weights, that a message of stc changes"
     )
+    cohort_batch: Clients = Field(
+        default=1,
+        description="clients that train at once, as one batch; for GPUs, results differ by rounding",
+    )
 
     @property
     def cohort(self) -> int | None:

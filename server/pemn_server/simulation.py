@@ -6,7 +6,7 @@ The only module of the server that knows the client.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -20,11 +20,12 @@ from pemn.ledger import Direction, Entry, Wire
 from pemn.link.frames import framed_bytes
 from pemn.link.parts import split
 from pemn.link.v1 import link_pb2 as pb
-from pemn.methods import Memory, Server, ServerState
+from pemn.methods import Memory, Server, ServerState, Trainer
 from pemn.training.device import set_threads
 from pemn.wire.spec import Spec
+from pemn_client.cohorts import Cohorts
 from pemn_client.flower import client_app, node_context, run_app
-from pemn_client.node import Node
+from pemn_client.node import TRAIN, Node
 from pemn_client.store import MemoryStore
 from pemn_client.trainer import TrainerFactory
 from pemn_server import checkpoint
@@ -48,7 +49,7 @@ class Clients:
         num_slots: How many.
     """
 
-    def __init__(self, make_trainer: TrainerFactory, num_slots: int) -> None:
+    def __init__(self, make_trainer: Callable[[Spec, int], Trainer], num_slots: int) -> None:
         states: WeakValueDictionary[tuple[int, int], PublicState] = WeakValueDictionary()
         self._stores = [MemoryStore(states) for _ in range(num_slots)]
         nodes = [Node(slot, store, make_trainer) for slot, store in enumerate(self._stores)]
@@ -78,12 +79,14 @@ class InProcessGrid(PemnGrid):
 
     Args:
         clients: All of them.
+        expect: Told, in order, which slots are about to train.
     """
 
     wire_source = "modelled"
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: Clients, expect: Callable[[list[int]], None] = lambda _: None) -> None:
         super().__init__()
+        self._expect = expect
         self._app = clients.app
         self._contexts = [node_context(slot, len(clients)) for slot in range(len(clients))]
         self._wire = dict.fromkeys(range(len(clients)), (CONNECTION_OVERHEAD_BYTES // 2,) * 2)
@@ -103,6 +106,12 @@ class InProcessGrid(PemnGrid):
 
     def finish(self) -> None:
         """Does nothing: nobody is to be told."""
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Sends messages and returns their ids."""
+        ids = super().push_messages(messages)
+        self._expect([slot for slot, _, action, _ in self._tasks if action == TRAIN])
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Lets one client work, and returns the answers that are there."""
@@ -152,13 +161,14 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         methods=(plan.spec.method,),
         clock=lambda: 0.0,  # the same bytes every time
     )
+    cohorts = Cohorts(make_trainer, settings.cohort_batch)
     try:
         # Loads the data and deals them out, which all clients share; here one person set both the run and them.
-        make_trainer(plan.spec, 0)
+        cohorts(plan.spec, 0)
     except WrongSpec as error:
         raise ConfigError(f"these options make no run: {error}") from error
-    clients = Clients(make_trainer, settings.num_slots)
-    grid = InProcessGrid(clients)
+    clients = Clients(cohorts, settings.num_slots)
+    grid = InProcessGrid(clients, cohorts.expect)
     if kept is None:
         prepare_run_dir(folder)
     else:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rich.console import Console
+from torch import nn
 
 from pemn.config import resolve
 from pemn.errors import ConfigError, FileError
+from pemn.training.cohort import train_cohort
+from pemn.training.local import LocalTrainer
+from pemn.wire.messages import Metrics
 from pemn.wire.spec import METHODS
 from pemn_server import checkpoint
 from pemn_server.run import Outcome
@@ -32,11 +42,14 @@ def run(folder: Path, *options: str) -> dict[str, Any]:
     return summary
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "cohort_batch"), [*((method, "1") for method in METHODS), ("mask", "2"), ("stc", "2")]
+)
 def test_a_stopped_run_goes_on_bit_for_bit(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, cohort_batch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(tmp_path / "whole", "--method", method)
+    options = ("--method", method, "--cohort-batch", cohort_batch)
+    whole = run(tmp_path / "whole", *options)
     assert whole["method"] == method
     assert whole["client_rounds"] == 4 * 2  # a half of five is two
     save = checkpoint.save
@@ -49,8 +62,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", stop)
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "parts", "--method", method)
-    parts = run(tmp_path / "parts", "--method", method, "--resume")
+            run(tmp_path / "parts", *options)
+    parts = run(tmp_path / "parts", *options, "--resume")
     for summary in (whole, parts):
         del summary["seconds"], summary["state_hash"]  # that is of the run's id too
     assert parts == whole
@@ -63,6 +76,44 @@ def test_counts_come_to_the_published_method(tmp_path: Path) -> None:
     assert one["weights_sha256"] == two["weights_sha256"]
     assert one["accuracy_by_round"] == two["accuracy_by_round"]
     assert one["bits_per_parameter"]["downlink_payload"] > 2 * two["bits_per_parameter"]["downlink_payload"]
+
+
+@pytest.mark.parametrize("method", ["mask", "fedpm", "fedavg"])
+def test_clients_that_train_at_once_come_to_the_same(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def count(trainers: Sequence[LocalTrainer], *args: Any) -> list[tuple[NDArray[Any], Metrics]]:
+        sizes.append(len(trainers))
+        return train_cohort(trainers, *args)
+
+    monkeypatch.setattr("pemn_client.cohorts.train_cohort", count)
+    options = (
+        *("--method", method, "--participation", "1", "--partition", "dirichlet:1"),
+        *("--model", "mlp-64", "--rounds", "3", "--epochs", "3"),
+    )
+    alone = run(tmp_path / "alone", *options)
+    assert sizes == []
+    together = run(tmp_path / "together", *options, "--cohort-batch", "3")
+    assert sizes == [3, 2] * 3  # five clients, three rounds
+    assert np.allclose(alone["accuracy_by_round"], together["accuracy_by_round"], atol=0.01)
+    assert together["accuracy"] > 0.5
+
+
+def test_a_network_that_cannot_train_at_once_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ModuleType("pemn_test_dropout")
+    own.__dict__["make"] = lambda shape, classes: nn.Sequential(
+        nn.Flatten(), nn.Dropout(), nn.Linear(math.prod(shape), classes, bias=False)
+    )
+    monkeypatch.setitem(sys.modules, own.__name__, own)
+    options = ("--model", "pemn_test_dropout:make", "--rounds", "1")
+    with pytest.raises(ConfigError, match="cannot train clients at once"):
+        run(tmp_path / "together", *options, "--cohort-batch", "2")
+    assert not (tmp_path / "together").exists()
+    assert run(tmp_path / "alone", *options)["num_rounds"] == 1
 
 
 def test_only_the_drawn_are_asked(tmp_path: Path) -> None:
@@ -82,6 +133,11 @@ def test_only_the_drawn_are_asked(tmp_path: Path) -> None:
     ("options", "error", "says"),
     [
         (["--epochs", "2"], ConfigError, "resuming with another option: got 2; wanted 1; in --epochs"),
+        (
+            ["--cohort-batch", "2"],
+            ConfigError,
+            "resuming with another option: got 2; wanted 1; in --cohort-batch",
+        ),
         (["--method", "stc"], ConfigError, "resuming with another option: got stc; wanted mask; in --method"),
     ],
 )

@@ -234,9 +234,9 @@ def test_cached_masks_are_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     make = ScoreRule.mask
 
-    def count(rule: ScoreRule, scores: Tensor, *, training: bool) -> Tensor:
+    def count(rule: ScoreRule, scores: Tensor, *, training: bool, uniform: Tensor | None) -> Tensor:
         made.append(scores.numel())
-        return make(rule, scores, training=training)
+        return make(rule, scores, training=training, uniform=uniform)
 
     monkeypatch.setattr(ScoreRule, "mask", count)
     with parametrize.cached():
