@@ -10,13 +10,13 @@ from pemn.wire import limits
 
 SERVICE = pb.DESCRIPTOR.services_by_name["LinkService"].full_name
 SESSION = "Session"
-_PREFIX_BYTES = 5
+PREFIX_BYTES = 5
 """gRPC puts a flag and a 32-bit length before every message."""
 
 
 def framed_bytes(frame: bytes) -> int:
     """Returns what an encoded message takes on the stream."""
-    return len(frame) + _PREFIX_BYTES
+    return len(frame) + PREFIX_BYTES
 
 
 def parse_request(frame: bytes) -> pb.SessionRequest:

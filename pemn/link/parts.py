@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pemn.errors import LocalError
+from pemn.link.frames import PREFIX_BYTES
 from pemn.link.v1 import link_pb2 as pb
 from pemn.wire import limits
 from pemn.wire.checks import check
@@ -50,6 +51,30 @@ def split(message_id: int, content: bytes, action: str = "") -> Iterator[pb.Part
         if offset == 0:
             part.size, part.action = len(content), action
         yield part
+
+
+def framed_size(message_id: int, num_bytes: int, action: str = "") -> int:
+    """Returns what the frames of a message take on the stream, gRPC's prefixes included, without making them.
+
+    Args:
+        message_id: 64-bit id.
+        num_bytes: Length of the content, at least 1.
+        action: See `split`.
+    """
+    total = 0
+    for offset in range(0, num_bytes, limits.MAX_PART_BYTES):
+        head = pb.Part(message_id=message_id, offset=offset)
+        if offset == 0:
+            head.size, head.action = num_bytes, action
+        num_data = min(num_bytes - offset, limits.MAX_PART_BYTES)
+        part = head.ByteSize() + _field_size(num_data)
+        total += _field_size(part) + PREFIX_BYTES
+    return total
+
+
+def _field_size(num_bytes: int) -> int:
+    """Returns what a field of so many bytes takes: tag, length, bytes. Numbers of fields here are below 16."""
+    return 1 + -(-num_bytes.bit_length() // 7) + num_bytes
 
 
 class Joiner:

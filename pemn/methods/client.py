@@ -61,10 +61,11 @@ class Client:
             raise MissingSpec("run", got=f"{message.run_id:016x}", wanted=f"{run_id:016x}", where="broadcast")
         if message.round == state.round and message.state_hash == state.hash(run_id):
             return state
-        if message.base_round == 0:
-            state = self.start()
-        if message.base_round != state.round:
-            raise OutOfSync("base round", got=message.base_round, wanted=state.round, where="broadcast")
+        if not (self.method.complete and message.change):
+            if message.base_round == 0 and state.round > 0:
+                state = self.start()
+            if message.base_round != state.round:
+                raise OutOfSync("base round", got=message.base_round, wanted=state.round, where="broadcast")
         after = PublicState(message.round, self.method.decode_change(state, message.change))
         if after.hash(run_id) != message.state_hash:
             raise OutOfSync("hash of the public state", where=f"broadcast of round {message.round}")

@@ -6,7 +6,7 @@ The only module of the server that knows the client.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -17,9 +17,7 @@ from pemn.errors import ConfigError, FileError, WrongSpec
 from pemn.federation.public import PublicState
 from pemn.files import LEDGER_NAME, prepare_run_dir, read_lines
 from pemn.ledger import Direction, Entry, Wire
-from pemn.link.frames import framed_bytes
-from pemn.link.parts import split
-from pemn.link.v1 import link_pb2 as pb
+from pemn.link.parts import framed_size
 from pemn.methods import Memory, Server, ServerState, Trainer
 from pemn.training.device import set_threads
 from pemn.wire.spec import Spec
@@ -118,12 +116,12 @@ class InProcessGrid(PemnGrid):
         if self._tasks:
             slot, message_id, action, content = self._tasks.popleft()
             answer = run_app(self._app, self._contexts[slot], action, content)
-            self._count(slot, "up", answer, sum(_framed(message_id, answer, "")))
+            self._count(slot, "up", answer, framed_size(message_id, len(answer)))
             self._arrived(slot, message_id, answer)
         return super().pull_messages(message_ids)
 
     def _deliver(self, slot: int, message_id: int, action: str, content: bytes) -> None:
-        self._count(slot, "down", content, sum(_framed(message_id, content, action)))
+        self._count(slot, "down", content, framed_size(message_id, len(content), action))
         self._tasks.append((slot, message_id, action, content))
 
     def _count(self, slot: int, direction: Direction, content: bytes, framed_bytes: int) -> None:
@@ -131,12 +129,6 @@ class InProcessGrid(PemnGrid):
         up, down = self._wire[slot]
         added = framed_bytes + MESSAGE_OVERHEAD_BYTES
         self._wire[slot] = (up + added, down) if direction == "up" else (up, down + added)
-
-
-def _framed(message_id: int, content: bytes, action: str) -> Iterator[int]:
-    """Yields what each part of a message would take on the link."""
-    for part in split(message_id, content, action):
-        yield framed_bytes(pb.SessionResponse(part=part).SerializeToString())
 
 
 def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pemn.errors import LocalError, MalformedFrame
-from pemn.link.parts import Joiner, Message, split
+from pemn.link.frames import framed_bytes
+from pemn.link.parts import Joiner, Message, framed_size, split
 from pemn.link.v1 import link_pb2 as pb
 from pemn.wire.limits import MAX_PART_BYTES
 
@@ -73,3 +74,14 @@ def test_a_big_announcement_allocates_nothing() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 3 * MAX_PART_BYTES
+
+
+@pytest.mark.parametrize("message_id", [0, 1, 1 << 63])
+@pytest.mark.parametrize("action", ["", "train"])
+@pytest.mark.parametrize(
+    "num_bytes", [1, 127, 128, 16_383, MAX_PART_BYTES - 1, MAX_PART_BYTES, MAX_PART_BYTES + 1, 3_000_000]
+)
+def test_the_size_of_the_frames_is_known_without_them(message_id: int, action: str, num_bytes: int) -> None:
+    parts = split(message_id, bytes(num_bytes), action)
+    frames = [pb.SessionResponse(part=part).SerializeToString() for part in parts]
+    assert framed_size(message_id, num_bytes, action) == sum(map(framed_bytes, frames))
