@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from pemn.wire.messages import num_bytes_by_kind
-
 Direction: TypeAlias = Literal["up", "down"]
 DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
 
@@ -55,20 +53,28 @@ class Ledger:
         self.entries = list(entries)
         self._before.update(wire)
 
-    def note(self, slot: int, direction: Direction, content: bytes, num_framed_bytes: int) -> None:
+    def note(
+        self,
+        slot: int,
+        direction: Direction,
+        payload: int,
+        by_kind: Mapping[str, int],
+        num_framed_bytes: int,
+    ) -> None:
         """Adds a message to the round that is open.
 
         Args:
             slot: Whose message.
             direction: `up` from the client, `down` to it.
-            content: The encoded content.
+            payload: Length of the encoded content.
+            by_kind: That of each message in it (`pemn.wire.messages.num_bytes_by_kind`).
             num_framed_bytes: Its length on the link, envelope included.
         """
         entry = self._entry(slot, direction)
         entry.messages += 1
-        entry.payload += len(content)
+        entry.payload += payload
         entry.framed += num_framed_bytes
-        for kind, num_bytes in num_bytes_by_kind(content).items():
+        for kind, num_bytes in by_kind.items():
             entry.payload_by_kind[kind] = entry.payload_by_kind.get(kind, 0) + num_bytes
 
     def close_round(self, round_: int, wire: Wire | None) -> list[Entry]:

@@ -18,7 +18,7 @@ from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 
 from pemn.errors import MalformedFrame
-from pemn.wire.messages import decode, encode
+from pemn.wire.messages import Content, decode, encode
 from pemn_client.node import QUERY, TRAIN, Node
 
 __all__ = ["ClientApp", "client_app", "node_context", "run_app"]
@@ -27,21 +27,31 @@ _RECORD, _KEY = "pemn", "content"
 _DAY_S = 86_400.0
 
 
-def client_app(node_of: Callable[[Context], Node]) -> ClientApp:
+def client_app(
+    node_of: Callable[[Context], Node],
+    pack: Callable[[Content], bytes] = encode,
+    unpack: Callable[[bytes], Content] = decode,
+) -> ClientApp:
     """Returns the ClientApp: it hands each task to the node that it is for.
 
     Args:
         node_of: Finds the node of a Flower context.
+        pack: Makes an answer the bytes of a Flower message.
+        unpack: Finds the task of a Flower message's bytes.
     """
     app = ClientApp()
 
+    def answer(action: str, message: Message, context: Context) -> Message:
+        made = node_of(context).handle(action, unpack(_content(message)))
+        return Message(_record(pack(made)), reply_to=message)
+
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        return _answer(TRAIN, message, node_of(context))
+        return answer(TRAIN, message, context)
 
     @app.query()
     def query(message: Message, context: Context) -> Message:
-        return _answer(QUERY, message, node_of(context))
+        return answer(QUERY, message, context)
 
     return app
 
@@ -81,11 +91,6 @@ def node_context(slot: int, num_slots: int) -> Context:
     """Returns the Flower context of a node that is not started by Flower."""
     config: dict[str, bool | float | int | str] = {"partition-id": slot, "num-partitions": num_slots}
     return Context(run_id=0, node_id=slot + 1, node_config=config, state=RecordDict(), run_config={})
-
-
-def _answer(action: str, message: Message, node: Node) -> Message:
-    answer = node.handle(action, decode(_content(message)))
-    return Message(_record(encode(answer)), reply_to=message)
 
 
 def _record(content: bytes) -> RecordDict:

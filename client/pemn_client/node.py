@@ -34,10 +34,18 @@ class Node:
         slot: Its number, 0 .. N-1.
         store: Where its spec and public state are kept.
         make_trainer: Checks that this machine can take part in a run, and makes its trainer.
+        hand_over: Whether the server is in this process; see `pemn.methods.Client`.
     """
 
-    def __init__(self, slot: int, store: Store, make_trainer: Callable[[Spec, int], Trainer]) -> None:
+    def __init__(
+        self,
+        slot: int,
+        store: Store,
+        make_trainer: Callable[[Spec, int], Trainer],
+        hand_over: bool = False,
+    ) -> None:
         self._slot, self._store, self._make_trainer = slot, store, make_trainer
+        self._hand_over = hand_over
         self._run: _Run | None = None
         self._state: PublicState | None = None
 
@@ -65,14 +73,15 @@ class Node:
         if action == TRAIN:
             update = self._train(run, state)
             metrics = update.metrics
-            _LOG.info(
-                "round %d: trained on %d images, loss %.3f, %.1f s; voted in %d bytes",
-                update.round,
-                metrics.num_images,
-                metrics.loss_milli / 1000,
-                metrics.train_ms / 1000,
-                len(update.vote),
-            )
+            if isinstance(update.vote, bytes):  # a payload that is handed over would be coded to be counted
+                _LOG.info(
+                    "round %d: trained on %d images, loss %.3f, %.1f s; voted in %d bytes",
+                    update.round,
+                    metrics.num_images,
+                    metrics.loss_milli / 1000,
+                    metrics.train_ms / 1000,
+                    len(update.vote),
+                )
             return Content(update=update)
         return Content(ack=run.client.acknowledge(state))
 
@@ -111,4 +120,4 @@ class Node:
         return self._enter(spec), None
 
     def _enter(self, spec: Spec) -> _Run:
-        return _Run(Client.of(spec, self._slot), self._make_trainer(spec, self._slot))
+        return _Run(Client.of(spec, self._slot, self._hand_over), self._make_trainer(spec, self._slot))

@@ -81,9 +81,8 @@ class MemoryStore:
     def save_state(self, spec: Spec, state: PublicState) -> None:
         """See `Store`."""
         shared = self._shared.get((spec.run_id, state.round))
-        if shared is None or not np.array_equal(
-            shared.values, state.values
-        ):  # a server that went back learns something else
+        # A server that went back learns something else.
+        if shared is None or not (shared is state or np.array_equal(shared.values, state.values)):
             self._shared[spec.run_id, state.round] = shared = state
         self._state = shared
 

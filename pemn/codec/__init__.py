@@ -35,7 +35,7 @@ from pemn.codec.bits import pack
 from pemn.codec.model import ContextModel, blocks
 from pemn.errors import LocalError, MalformedFrame
 
-__all__ = ["Coder", "Decider", "Decisions", "Reader", "blocks", "encode"]
+__all__ = ["Coder", "Decider", "Decisions", "Reader", "blocks", "encode", "size"]
 
 Decisions = tuple[NDArray[np.bool_], NDArray[np.uint16]]
 """Some decisions in turn and the context of each: bool [m], uint16 [m]."""
@@ -77,16 +77,20 @@ class _Sequence:
             return None
         return rice.encode(np.concatenate([*self._ones, np.empty(0, np.int64)]))
 
-    def choose(self) -> tuple[Coder, int]:
-        """Returns the coder of the whole sequence with the fewest bytes, of several the first, and rANS's lanes."""
-        lanes = rans.num_lanes(self.model.cost)
+    def sizes(self) -> dict[Coder, int]:
+        """Returns the bytes of the whole sequence with each coder that can code it; those of rANS are an estimate."""
         sizes = {
             Coder.RAW: -(-self.size // 8),
-            Coder.RANS: rans.LANE_BYTES * lanes + self.model.cost // 8 + 3,
+            Coder.RANS: rans.LANE_BYTES * rans.num_lanes(self.model.cost) + self.model.cost // 8 + 3,
         }
         if self.rice is not None:
             sizes[Coder.RICE] = len(self.rice)
-        return min(sizes, key=lambda coder: (sizes[coder], coder)), lanes
+        return sizes
+
+    def choose(self) -> tuple[Coder, int]:
+        """Returns the coder of the whole sequence with the fewest bytes, of several the first, and rANS's lanes."""
+        sizes = self.sizes()
+        return min(sizes, key=lambda coder: (sizes[coder], coder)), rans.num_lanes(self.model.cost)
 
 
 def encode(num_weights: int, decide: Decider, shape: tuple[int, ...], restarts: Sequence[int] = ()) -> bytes:
@@ -118,6 +122,19 @@ def encode(num_weights: int, decide: Decider, shape: tuple[int, ...], restarts: 
         for decisions, contexts in reversed(_checked(decide(start, stop), sequence.model)):
             out.put(decisions, contexts, table)
     return bytes([coder]) + out.to_bytes()
+
+
+def size(num_weights: int, decide: Decider, shape: tuple[int, ...], restarts: Sequence[int] = ()) -> int:
+    """Returns about how many bytes `encode` gives, which takes the same arguments: exact but for rANS.
+
+    That needs a few bytes more than the ideal code for each of its lanes, which are counted in.
+    """
+    sequence = _Sequence(shape)
+    for start, stop in blocks(num_weights, restarts):
+        for decisions, contexts in _checked(decide(start, stop), sequence.model):
+            sequence.count(decisions, contexts)
+        sequence.model.adapt()
+    return 1 + min(sequence.sizes().values())
 
 
 def _checked(parts: Sequence[Decisions], model: ContextModel) -> Sequence[Decisions]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.codec import Decisions, Reader, encode
+from pemn.codec import Decider, Decisions, Reader, encode, size
 from pemn.codec.bits import pack, unpack
 from pemn.federation.contexts import flip_contexts, flip_shape
 from pemn.federation.levels import Levels, dither
@@ -93,13 +93,24 @@ def draw_flips(trained: NDArray[np.uint16], draw: Draw) -> Flips:
 
 def encode_flips(flips: Flips) -> bytes:
     """Codes a vote."""
+    levels = flips.draw.levels
+    return encode(levels.num_params, _decisions(flips), flip_shape(levels.groups), levels.groups.restarts)
+
+
+def flips_size(flips: Flips) -> int:
+    """Returns about how many bytes `encode_flips` returns; see `pemn.codec.size`."""
+    levels = flips.draw.levels
+    return size(levels.num_params, _decisions(flips), flip_shape(levels.groups), levels.groups.restarts)
+
+
+def _decisions(flips: Flips) -> Decider:
     draw, groups = flips.draw, flips.draw.levels.groups
 
     def decide(start: int, stop: int) -> list[Decisions]:
         contexts = flip_contexts(draw.q(start, stop), draw.u(start, stop), groups, start)
         return [(unpack(flips.mask, start, stop), contexts)]
 
-    return encode(draw.levels.num_params, decide, flip_shape(groups), groups.restarts)
+    return decide
 
 
 def decode_flips(data: bytes, draw: Draw) -> Flips:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pemn.codec import Decisions, Reader, encode
+from pemn.codec import Decider, Decisions, Reader, encode, size
 from pemn.errors import MalformedFrame
 from pemn.federation.contexts import DOWN, MORE, TWO, move_contexts, move_shape, of_bit, of_kind
 from pemn.federation.levels import MAX_STEPS, Levels
@@ -36,6 +36,19 @@ def encode_moves(before: NDArray[np.int8], after: NDArray[np.int8], levels: Leve
     if np.array_equal(before, after):
         return b""
     groups = levels.groups
+    return encode(levels.num_params, _decisions(before, after, levels), move_shape(groups), groups.restarts)
+
+
+def moves_size(before: NDArray[np.int8], after: NDArray[np.int8], levels: Levels) -> int:
+    """Returns about how many bytes `encode_moves` returns; see `pemn.codec.size`."""
+    if np.array_equal(before, after):
+        return 0
+    groups = levels.groups
+    return size(levels.num_params, _decisions(before, after, levels), move_shape(groups), groups.restarts)
+
+
+def _decisions(before: NDArray[np.int8], after: NDArray[np.int8], levels: Levels) -> Decider:
+    groups = levels.groups
 
     def decide(start: int, stop: int) -> list[Decisions]:
         k = before[start:stop]
@@ -56,7 +69,7 @@ def encode_moves(before: NDArray[np.int8], after: NDArray[np.int8], levels: Leve
             out.append(((rest >> bit & 1).astype(np.bool_), of_bit(contexts, bit, groups)))
         return out
 
-    return encode(levels.num_params, decide, move_shape(groups), groups.restarts)
+    return decide
 
 
 def decode_moves(data: bytes, before: NDArray[np.int8], levels: Levels) -> NDArray[np.int8]:

@@ -13,6 +13,7 @@ from pemn.link.frames import PREFIX_BYTES
 from pemn.link.v1 import link_pb2 as pb
 from pemn.wire import limits
 from pemn.wire.checks import check
+from pemn.wire.sizes import field_size
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,9 @@ def framed_size(message_id: int, num_bytes: int, action: str = "") -> int:
         if offset == 0:
             head.size, head.action = num_bytes, action
         num_data = min(num_bytes - offset, limits.MAX_PART_BYTES)
-        part = head.ByteSize() + _field_size(num_data)
-        total += _field_size(part) + PREFIX_BYTES
+        part = head.ByteSize() + field_size(num_data)
+        total += field_size(part) + PREFIX_BYTES
     return total
-
-
-def _field_size(num_bytes: int) -> int:
-    """Returns what a field of so many bytes takes: tag, length, bytes. Numbers of fields here are below 16."""
-    return 1 + -(-num_bytes.bit_length() // 7) + num_bytes
 
 
 class Joiner:

@@ -13,6 +13,7 @@ from pemn.methods.method import Method, Trainer
 from pemn.methods.registry import method_of
 from pemn.rebuild import weights_sha256
 from pemn.wire.messages import Ack, Broadcast, Update
+from pemn.wire.payload import Payload
 from pemn.wire.spec import Spec
 
 
@@ -23,13 +24,15 @@ class Client:
     Attributes:
         method: Of the run.
         slot: The client's number, 0 .. num_slots-1.
+        hand_over: Whether the server is in this process, and payloads need not be coded.
     """
 
     method: Method
     slot: int
+    hand_over: bool = False
 
     @classmethod
-    def of(cls, spec: Spec, slot: int) -> Client:
+    def of(cls, spec: Spec, slot: int, hand_over: bool = False) -> Client:
         """Returns a client's half of a run.
 
         Raises:
@@ -37,7 +40,7 @@ class Client:
         """
         if not 0 <= slot < spec.data.num_slots:
             raise WrongSpec("slot", got=slot, wanted=f"0 .. {spec.data.num_slots - 1}")
-        return cls(method_of(spec), slot)
+        return cls(method_of(spec), slot, hand_over)
 
     @property
     def spec(self) -> Spec:
@@ -61,6 +64,9 @@ class Client:
             raise MissingSpec("run", got=f"{message.run_id:016x}", wanted=f"{run_id:016x}", where="broadcast")
         if message.round == state.round and message.state_hash == state.hash(run_id):
             return state
+        if isinstance(message.change, Payload):
+            handed: PublicState = message.change.content
+            return handed
         if not (self.method.complete and message.change):
             if message.base_round == 0 and state.round > 0:
                 state = self.start()
@@ -93,7 +99,7 @@ class Client:
             round=state.round + 1,
             slot=self.slot,
             state_hash=state.hash(run_id),
-            vote=trained.vote,
+            vote=trained.vote if self.hand_over else bytes(trained.vote),
             vote_hash=trained.vote_hash,
             metrics=trained.metrics,
         )

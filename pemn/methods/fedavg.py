@@ -25,6 +25,7 @@ from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import frozen_weights
 from pemn.wire.limits import MAX_SLOTS
 from pemn.wire.messages import Metrics
+from pemn.wire.payload import Payload
 from pemn.wire.spec import Spec
 
 _STEPS = 127
@@ -89,6 +90,10 @@ class FedAvgMethod:
             return b""
         return now.values.tobytes() if self.eight_bits else _to_bytes(now.values)
 
+    def change_size(self, base: PublicState, now: PublicState, private: Private) -> int:
+        """See `Method`; exact."""
+        return 0 if now.round == base.round else now.values.nbytes
+
     def decode_change(self, base: PublicState, change: bytes) -> NDArray[Any]:
         """See `Method`."""
         if not change:
@@ -103,8 +108,10 @@ class FedAvgMethod:
         start, round_ = self.weights(public), public.round + 1
         trained, metrics = trained_like(start, trainer, round_)
         if not self.eight_bits:
-            return Trained(_to_bytes(trained), b"", metrics)
-        return Trained(self._quantise(trained - start, round_, slot).tobytes(), b"", metrics)
+            _check_finite(trained)
+            return Trained(Payload(trained, lambda: _to_bytes(trained), lambda: trained.nbytes), b"", metrics)
+        quantised = self._quantise(trained - start, round_, slot).tobytes()
+        return Trained(Payload(self._dequantise(quantised), lambda: quantised), b"", metrics)
 
     def read_vote(self, base: PublicState, slot: int, vote: bytes, vote_hash: bytes) -> NDArray[np.float32]:
         """See `Method`."""
@@ -187,7 +194,11 @@ class FedAvgMethod:
         return np.multiply(steps, np.repeat(units, sizes), dtype=np.float32)
 
 
-def _to_bytes(weights: NDArray[np.float32]) -> bytes:
+def _check_finite(weights: NDArray[np.float32]) -> None:
+    """Raises a LocalError for weights that are not."""
     if not np.isfinite(weights.sum(dtype=np.float64)):
         raise LocalError("weights that are not finite")
+
+
+def _to_bytes(weights: NDArray[np.float32]) -> bytes:
     return weights.astype("<f4", copy=False).tobytes()

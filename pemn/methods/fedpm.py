@@ -34,6 +34,7 @@ from pemn.mask import Mask
 from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import rebuild
 from pemn.wire.messages import Metrics
+from pemn.wire.payload import Payload
 from pemn.wire.protocols import FedPMProtocol
 from pemn.wire.spec import Spec
 
@@ -119,6 +120,10 @@ class FedPMMethod:
         coded = encode(self._num_params, decide, shape, self._groups.restarts)
         return num_votes.to_bytes(_COUNT.itemsize, "little") + coded
 
+    def change_size(self, base: PublicState, now: PublicState, private: Private) -> int:
+        """See `Method`; it is coded."""
+        return len(self.encode_change(base, now, private))
+
     def decode_change(self, base: PublicState, change: bytes) -> NDArray[Any]:
         """See `Method`."""
         if not change:
@@ -157,9 +162,10 @@ class FedPMMethod:
         def decide(start: int, stop: int) -> list[Decisions]:
             return [(unpack(packed, start, stop), self._vote_contexts(theta[start:stop]))]
 
-        return Trained(
-            encode(self._num_params, decide, self._vote_shape, self._groups.restarts), b"", metrics
-        )
+        def code() -> bytes:
+            return encode(self._num_params, decide, self._vote_shape, self._groups.restarts)
+
+        return Trained(Payload(packed, code), b"", metrics)
 
     def read_vote(self, base: PublicState, slot: int, vote: bytes, vote_hash: bytes) -> NDArray[np.uint8]:
         """See `Method`."""

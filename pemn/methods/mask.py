@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from pemn.errors import MalformedFrame
 from pemn.federation import tally
-from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_flips
+from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_flips, flips_size
 from pemn.federation.levels import Levels
-from pemn.federation.moves import decode_moves, encode_moves
+from pemn.federation.moves import decode_moves, encode_moves, moves_size
 from pemn.federation.public import PublicState
 from pemn.mask import Mask
 from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import rebuild
 from pemn.wire.messages import Metrics
+from pemn.wire.payload import Payload
 from pemn.wire.protocols import MaskProtocol
 from pemn.wire.spec import Spec
 
@@ -69,6 +70,10 @@ class MaskMethod:
         """See `Method`; moves."""
         return encode_moves(base.values, now.values, self.levels)
 
+    def change_size(self, base: PublicState, now: PublicState, private: Private) -> int:
+        """See `Method`."""
+        return moves_size(base.values, now.values, self.levels)
+
     def decode_change(self, base: PublicState, change: bytes) -> NDArray[np.int8]:
         """See `Method`."""
         return decode_moves(change, base.values, self.levels)
@@ -82,7 +87,8 @@ class MaskMethod:
         """See `Method`; flips."""
         trained, metrics = trained_like(self.levels.at(public.values), trainer, public.round + 1)
         flips = draw_flips(trained, self._draw(public, slot))
-        return Trained(encode_flips(flips), flips.hash(public.hash(self.spec.run_id)), metrics)
+        vote = Payload(flips, lambda: encode_flips(flips), lambda: flips_size(flips))
+        return Trained(vote, flips.hash(public.hash(self.spec.run_id)), metrics)
 
     def read_vote(self, base: PublicState, slot: int, vote: bytes, vote_hash: bytes) -> Flips:
         """See `Method`."""

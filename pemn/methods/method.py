@@ -16,6 +16,7 @@ from pemn.errors import LocalError
 from pemn.federation.public import PublicState
 from pemn.mask import Mask
 from pemn.wire.messages import Metrics
+from pemn.wire.payload import Payload
 from pemn.wire.spec import Spec
 
 Private: TypeAlias = tuple[NDArray[Any], ...]
@@ -43,13 +44,13 @@ class Trained:
     """What came of a client's round.
 
     Attributes:
-        vote: Coded, as it travels.
+        vote: What `Method.read_vote` will return of it.
         vote_hash: 8 bytes of what the vote says, where a coded vote cannot be trusted to say it; else empty.
         metrics: About the work.
         memory: What the client has to keep for its next vote, if the method needs it.
     """
 
-    vote: bytes
+    vote: Payload
     vote_hash: bytes
     metrics: Metrics
     memory: NDArray[Any] | None = None
@@ -117,6 +118,10 @@ class Method(Protocol):
         """
         ...
 
+    def change_size(self, base: PublicState, now: PublicState, private: Private) -> int:
+        """Returns about how many bytes `encode_change` returns, where that is known without coding."""
+        ...
+
     def decode_change(self, base: PublicState, change: bytes) -> NDArray[Any]:
         """Returns the values of the public state after a change.
 
@@ -150,7 +155,7 @@ class Method(Protocol):
         Args:
             base: The public state that it was trained from.
             slot: Whose vote.
-            vote: As `vote` coded it.
+            vote: As `vote` codes it.
             vote_hash: As `vote` returned it.
 
         Raises:

@@ -12,6 +12,7 @@ from pemn.methods.method import Method, Private
 from pemn.methods.registry import method_of
 from pemn.rebuild import weights_sha256
 from pemn.wire.messages import Ack, Broadcast, Content, Update
+from pemn.wire.payload import Payload
 from pemn.wire.spec import Spec
 
 
@@ -48,16 +49,18 @@ class Server:
         late_rounds: How many rounds a vote may come too late and still count, whole; 0 refuses every late one.
         past_rounds: For how many rounds the state that a client has is kept, n bytes each. A client that was away for
             longer gets a keyframe, the change since round 0.
+        hand_over: Whether the clients are in this process, and payloads need not be coded.
     """
 
     method: Method
     late_rounds: int = 0
     past_rounds: int = 16
+    hand_over: bool = False
 
     @classmethod
-    def of(cls, spec: Spec, late_rounds: int = 0, past_rounds: int = 16) -> Server:
+    def of(cls, spec: Spec, late_rounds: int = 0, past_rounds: int = 16, hand_over: bool = False) -> Server:
         """Returns the server's half of a run."""
-        return cls(method_of(spec), late_rounds, past_rounds)
+        return cls(method_of(spec), late_rounds, past_rounds, hand_over)
 
     @property
     def spec(self) -> Spec:
@@ -95,7 +98,15 @@ class Server:
 
     def _broadcast(self, state: ServerState, base: PublicState) -> Broadcast:
         now, run_id = state.public, self.spec.run_id
-        change = self.method.encode_change(base, now, state.private)
+        change: bytes | Payload
+        if self.hand_over:
+            change = Payload(
+                now,
+                lambda: self.method.encode_change(base, now, state.private),
+                lambda: self.method.change_size(base, now, state.private),
+            )
+        else:
+            change = self.method.encode_change(base, now, state.private)
         return Broadcast(run_id, base.round, now.round, now.hash(run_id), change)
 
     def open(self) -> Ballot:
@@ -124,7 +135,11 @@ class Server:
                 "round", got=update.round, wanted=f"{oldest} .. {now}", where=f"update of slot {slot}"
             )
         self._check_state(base, slot, update.state_hash)
-        content = self.method.read_vote(base, slot, update.vote, update.vote_hash)
+        vote = update.vote
+        if isinstance(vote, Payload):
+            content = vote.content
+        else:
+            content = self.method.read_vote(base, slot, vote, update.vote_hash)
         return Vote(slot, update.round, content, update.metrics)
 
     def take_vote(self, state: ServerState, ballot: Ballot, slot: int, update: Update) -> ServerState:

@@ -29,6 +29,7 @@ from pemn.federation.public import PublicState
 from pemn.methods.fedavg import Mean
 from pemn.methods.method import Private, Trained, Trainer, trained_like
 from pemn.rebuild import frozen_weights
+from pemn.wire.payload import Payload
 from pemn.wire.protocols import StcProtocol
 from pemn.wire.spec import Spec
 
@@ -72,6 +73,10 @@ class StcMethod:
             return _CHANGES + missed
         return _WEIGHTS + now.values.astype("<f4", copy=False).tobytes()
 
+    def change_size(self, base: PublicState, now: PublicState, private: Private) -> int:
+        """See `Method`; it is coded."""
+        return len(self.encode_change(base, now, private))
+
     def decode_change(self, base: PublicState, change: bytes) -> NDArray[np.float32]:
         """See `Method`."""
         kind, data = change[:1], change[1:]
@@ -97,7 +102,7 @@ class StcMethod:
         if memory is not None:
             owed += memory
         told, coded = self._sparse(owed)
-        return Trained(coded, b"", metrics, owed - told)
+        return Trained(Payload(told, lambda: coded), b"", metrics, owed - told)
 
     def read_vote(self, base: PublicState, slot: int, vote: bytes, vote_hash: bytes) -> NDArray[np.float32]:
         """See `Method`."""

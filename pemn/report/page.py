@@ -16,10 +16,16 @@ from pemn.report.plots import (
 )
 from pemn.report.schema import check_ledger, check_summary
 
-_OVERHEAD = {"socket": "framing + TLS", "modelled": "framing + TLS (modelled)", "framed": "framing"}
+_OVERHEAD = {
+    "socket": "framing + TLS",
+    "modelled": "framing + TLS (modelled)",
+    "estimated": "framing + TLS (modelled)",
+    "framed": "framing",
+}
 _WIRE = {
     "socket": "on the wire, as counted by the kernel",
     "modelled": "on the wire, modelled from framed bytes",
+    "estimated": "on the wire, modelled from estimates of coded messages",
     "framed": "framed; this platform does not count what is on the wire",
 }
 _MOST_CLIENTS = 1000

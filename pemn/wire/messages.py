@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from pemn.wire import limits
 from pemn.wire.checks import check, check_hash, check_round, parse
+from pemn.wire.payload import Payload
 from pemn.wire.spec import Spec
 from pemn.wire.v1 import messages_pb2 as pb
 
@@ -37,7 +38,7 @@ class Broadcast:
     base_round: int
     round: int
     state_hash: bytes
-    change: bytes
+    change: bytes | Payload
 
     def to_proto(self) -> pb.Broadcast:
         """Returns the protobuf form."""
@@ -46,7 +47,7 @@ class Broadcast:
             base_round=self.base_round,
             round=self.round,
             state_hash=self.state_hash,
-            change=self.change,
+            change=bytes(self.change),
         )
 
     @classmethod
@@ -97,7 +98,7 @@ class Update:
     round: int
     slot: int
     state_hash: bytes
-    vote: bytes
+    vote: bytes | Payload
     vote_hash: bytes
     metrics: Metrics
 
@@ -113,7 +114,7 @@ class Update:
             round=self.round,
             slot=self.slot,
             state_hash=self.state_hash,
-            vote=self.vote,
+            vote=bytes(self.vote),
             vote_hash=self.vote_hash,
             metrics=metrics,
         )

@@ -73,6 +73,7 @@ def describe(summary: dict[str, Any]) -> list[str]:
     how = {
         "socket": "on the wire",
         "modelled": "on the wire (modelled)",
+        "estimated": "on the wire (modelled, of estimated messages)",
         "framed": "framed (no count of the wire here)",
     }
     total = summary["fedavg_bytes"] / summary["saving"]

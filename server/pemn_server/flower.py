@@ -23,7 +23,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from pemn.errors import LocalError, RemoteError
 from pemn.ledger import Direction, Entry, Ledger, Wire
-from pemn.wire.messages import Content, decode, encode
+from pemn.wire.messages import Content, decode, encode, num_bytes_by_kind
 
 __all__ = ["Answer", "Fleet", "Message", "PemnGrid", "run_server_app"]
 
@@ -38,6 +38,9 @@ class PemnGrid(Grid):
     Subclasses say how content travels: `_deliver` sends a task, and `_arrived` is called, from any thread, when its
     answer is there.
     """
+
+    hand_over = False
+    """Whether contents are handed over as they are."""
 
     def __init__(self) -> None:
         self._ledger = Ledger()
@@ -54,7 +57,7 @@ class PemnGrid(Grid):
     @property
     @abstractmethod
     def wire_source(self) -> str:
-        """How the wire bytes are known: `socket`, `modelled` or `framed` (not at all)."""
+        """How the wire bytes are known: `socket`, `modelled`, `estimated` or `framed` (not at all)."""
 
     @abstractmethod
     def slots(self) -> list[int]:
@@ -72,6 +75,18 @@ class PemnGrid(Grid):
     def _deliver(self, slot: int, message_id: int, action: str, content: bytes) -> None:
         """Sends a task; must not wait for its answer."""
 
+    def pack(self, content: Content) -> bytes:
+        """Returns a task as the bytes of a Flower message."""
+        return encode(content)
+
+    def unpack(self, data: bytes) -> Content:
+        """Returns the answer of a Flower message's bytes.
+
+        Raises:
+            RemoteError: If it is none.
+        """
+        return decode(data)
+
     def _arrived(self, slot: int, message_id: int, content: bytes) -> None:
         """Takes an answer; one that nobody waits for, or not from this slot, is dropped."""
         with self._lock:
@@ -86,8 +101,14 @@ class PemnGrid(Grid):
         Raises:
             MalformedFrame: If the content is none.
         """
+        self._note_sizes(slot, direction, len(content), num_bytes_by_kind(content), framed_bytes)
+
+    def _note_sizes(
+        self, slot: int, direction: Direction, payload: int, by_kind: Mapping[str, int], framed_bytes: int
+    ) -> None:
+        """Enters a message into the ledger of which only the sizes are known; see `pemn.ledger.Ledger.note`."""
         with self._lock:
-            self._ledger.note(slot, direction, content, framed_bytes)
+            self._ledger.note(slot, direction, payload, by_kind, framed_bytes)
 
     def close_round(self, round_: int) -> list[Entry]:
         """Ends a round in the ledger and returns its entries."""
@@ -203,8 +224,13 @@ class Fleet:
 
     @property
     def wire_source(self) -> str:
-        """How the wire bytes are known: `socket`, `modelled` or `framed`."""
+        """How the wire bytes are known; see `PemnGrid`."""
         return self._grid.wire_source
+
+    @property
+    def hand_over(self) -> bool:
+        """Whether the clients are in this process, and payloads need not be coded."""
+        return self._grid.hand_over
 
     def close_round(self, round_: int) -> list[Entry]:
         """Ends a round in the ledger and returns its entries."""
@@ -230,13 +256,13 @@ class Fleet:
             timeout_s: How long to wait for the last one; later ones are dropped.
         """
         messages = [
-            self._grid.create_message(_record(encode(content)), action, slot + 1, str(round_))
+            self._grid.create_message(_record(self._grid.pack(content)), action, slot + 1, str(round_))
             for slot, content in sorted(tasks.items())
         ]
         for message in _exchange(self._grid, messages, timeout_s):
             slot = message.metadata.src_node_id - 1
             try:
-                content = decode(_content(message))
+                content = self._grid.unpack(_content(message))
             except RemoteError as error:
                 yield Answer(slot, None, error)
             else:

@@ -94,7 +94,7 @@ class Federation:
         self._round_timeout_s, self._wait_timeout_s = round_timeout_s, wait_timeout_s
         self._accuracy = accuracy
         self._outcome, self._keep_outcome = outcome, keep_outcome
-        self._server = Server.of(spec)
+        self._server = Server.of(spec, hand_over=fleet.hand_over)
 
     def run(self) -> Outcome:
         """Runs all rounds and the final broadcast.

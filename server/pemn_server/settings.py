@@ -168,6 +168,10 @@ class SimulateSettings(BaseSettings, RunOptions):
     resume: bool = Field(
         default=False, description="go on with the run in --run-dir after its last whole round, bit for bit"
     )
+    account: Literal["code", "estimate"] = Field(
+        default="code",
+        description="how messages are counted: coded, or by an estimate of their codes, which is faster",
+    )
     share: float = Field(
         default=0.01, gt=0, le=1, description="of the weights, that a message of stc changes"
     )

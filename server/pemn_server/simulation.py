@@ -20,6 +20,8 @@ from pemn.ledger import Direction, Entry, Wire
 from pemn.link.parts import framed_size
 from pemn.methods import Memory, Server, ServerState, Trainer
 from pemn.training.device import set_threads
+from pemn.wire.messages import Content
+from pemn.wire.sizes import content_sizes
 from pemn.wire.spec import Spec
 from pemn_client.cohorts import Cohorts
 from pemn_client.flower import client_app, node_context, run_app
@@ -39,6 +41,29 @@ CONNECTION_OVERHEAD_BYTES = 5000
 """What TLS and HTTP/2 add on the wire, in this model of it: measured on real runs, rounded up (docs/wire.md)."""
 
 
+class Desk:
+    """Where the two ends of a simulation put contents for each other: their messages hold a number alone."""
+
+    def __init__(self) -> None:
+        self._contents: dict[bytes, Content] = {}
+        self._count = 0
+
+    def put(self, content: Content) -> bytes:
+        """Takes a content and returns its number."""
+        self._count += 1
+        number = self._count.to_bytes(8, "little")
+        self._contents[number] = content
+        return number
+
+    def look(self, number: bytes) -> Content:
+        """Returns a content that is here."""
+        return self._contents[number]
+
+    def take(self, number: bytes) -> Content:
+        """Returns a content, which is no longer here."""
+        return self._contents.pop(number)
+
+
 class Clients:
     """All clients of a simulation; those with the same public state share one copy of it.
 
@@ -50,8 +75,11 @@ class Clients:
     def __init__(self, make_trainer: Callable[[Spec, int], Trainer], num_slots: int) -> None:
         states: WeakValueDictionary[tuple[int, int], PublicState] = WeakValueDictionary()
         self._stores = [MemoryStore(states) for _ in range(num_slots)]
-        nodes = [Node(slot, store, make_trainer) for slot, store in enumerate(self._stores)]
-        self.app = client_app(lambda context: nodes[int(context.node_config["partition-id"])])
+        nodes = [Node(slot, store, make_trainer, hand_over=True) for slot, store in enumerate(self._stores)]
+        self.desk = Desk()
+        self.app = client_app(
+            lambda context: nodes[int(context.node_config["partition-id"])], self.desk.put, self.desk.take
+        )
 
     def __len__(self) -> int:
         """Returns how many there are."""
@@ -78,17 +106,29 @@ class InProcessGrid(PemnGrid):
     Args:
         clients: All of them.
         expect: Told, in order, which slots are about to train.
+        estimate: Whether payloads are estimated for the books; if not, each is coded to be counted.
     """
 
-    wire_source = "modelled"
+    hand_over = True
 
-    def __init__(self, clients: Clients, expect: Callable[[list[int]], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        clients: Clients,
+        expect: Callable[[list[int]], None] = lambda _: None,
+        *,
+        estimate: bool = False,
+    ) -> None:
         super().__init__()
         self._expect = expect
-        self._app = clients.app
+        self._app, self._desk, self._estimate = clients.app, clients.desk, estimate
         self._contexts = [node_context(slot, len(clients)) for slot in range(len(clients))]
         self._wire = dict.fromkeys(range(len(clients)), (CONNECTION_OVERHEAD_BYTES // 2,) * 2)
         self._tasks: deque[tuple[int, int, str, bytes]] = deque()
+
+    @property
+    def wire_source(self) -> str:
+        """See `PemnGrid`."""
+        return "estimated" if self._estimate else "modelled"
 
     def go_on(self, entries: Iterable[Entry]) -> None:
         """Takes up the books of an earlier process, in which the connections were made."""
@@ -101,6 +141,14 @@ class InProcessGrid(PemnGrid):
     def wire(self) -> Wire:
         """Returns the modelled bytes of each slot: (up, down)."""
         return dict(self._wire)
+
+    def pack(self, content: Content) -> bytes:
+        """See `PemnGrid`; its number on the desk."""
+        return self._desk.put(content)
+
+    def unpack(self, data: bytes) -> Content:
+        """See `PemnGrid`."""
+        return self._desk.take(data)
 
     def finish(self) -> None:
         """Does nothing: nobody is to be told."""
@@ -116,18 +164,22 @@ class InProcessGrid(PemnGrid):
         if self._tasks:
             slot, message_id, action, content = self._tasks.popleft()
             answer = run_app(self._app, self._contexts[slot], action, content)
-            self._count(slot, "up", answer, framed_size(message_id, len(answer)))
+            self._count(slot, "up", message_id, answer)
             self._arrived(slot, message_id, answer)
         return super().pull_messages(message_ids)
 
     def _deliver(self, slot: int, message_id: int, action: str, content: bytes) -> None:
-        self._count(slot, "down", content, framed_size(message_id, len(content), action))
+        self._count(slot, "down", message_id, content, action)
         self._tasks.append((slot, message_id, action, content))
 
-    def _count(self, slot: int, direction: Direction, content: bytes, framed_bytes: int) -> None:
-        self._note(slot, direction, content, framed_bytes)
+    def _count(
+        self, slot: int, direction: Direction, message_id: int, number: bytes, action: str = ""
+    ) -> None:
+        payload, by_kind = content_sizes(self._desk.look(number), estimate=self._estimate)
+        framed = framed_size(message_id, payload, action)
+        self._note_sizes(slot, direction, payload, by_kind, framed)
         up, down = self._wire[slot]
-        added = framed_bytes + MESSAGE_OVERHEAD_BYTES
+        added = framed + MESSAGE_OVERHEAD_BYTES
         self._wire[slot] = (up + added, down) if direction == "up" else (up, down + added)
 
 
@@ -160,7 +212,7 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
     except WrongSpec as error:
         raise ConfigError(f"these options make no run: {error}") from error
     clients = Clients(cohorts, settings.num_slots)
-    grid = InProcessGrid(clients, cohorts.expect)
+    grid = InProcessGrid(clients, cohorts.expect, estimate=settings.account == "estimate")
     if kept is None:
         prepare_run_dir(folder)
     else:
