@@ -28,6 +28,10 @@ from pemn.wire.spec import LocalTraining, Spec
 NO_LABEL = -100
 """The label of an image that counts for nothing."""
 
+_LEVELS = np.arange(ONE).clip(LOWEST, HIGHEST) / ONE
+_LOGITS = np.log(_LEVELS / (1 - _LEVELS)).astype(np.float32)
+"""By the probability in 1/65536."""
+
 
 class LocalTrainer(ABC):
     """Trains one array on a client's data; see `pemn.methods.method.Trainer`.
@@ -206,11 +210,12 @@ class MaskTrainer(_ScoreTrainer):
     _RULE = ScoreRule("threshold")
 
     def _enter(self, start: NDArray[np.uint16]) -> Tensor:
-        return _logits(start.astype(np.float64) / ONE)
+        return torch.from_numpy(_LOGITS.take(start))
 
     def _leave(self, trained: Tensor) -> NDArray[np.uint16]:
-        p: NDArray[np.float64] = np.rint(ONE / (1 + np.exp(-trained.numpy().astype(np.float64))))
-        return p.clip(LOWEST, HIGHEST).astype(np.uint16)
+        # Off by less than a hundredth of a level, so that p is q again where nothing was learnt.
+        p = trained.sigmoid().mul_(ONE).round_().clamp_(LOWEST, HIGHEST)
+        return p.numpy().astype(np.uint16)
 
 
 class DrawnTrainer(_ScoreTrainer):
@@ -219,7 +224,8 @@ class DrawnTrainer(_ScoreTrainer):
     _RULE = ScoreRule("bernoulli")
 
     def _enter(self, start: NDArray[np.float32]) -> Tensor:
-        return _logits(start.astype(np.float64))
+        p = start.astype(np.float64)
+        return torch.from_numpy(np.log(p / (1 - p)).astype(np.float32))
 
     def _leave(self, trained: Tensor) -> NDArray[np.float32]:
         p = trained.sigmoid().clamp(LOWEST / ONE, HIGHEST / ONE)
@@ -331,10 +337,6 @@ def _untied(scores: Tensor, model: ModelSpec) -> Tensor:
         rows = torch.stack((part, -part) * -(-model.tie // 2), dim=-2)
         parts.append(rows.flatten(-2)[..., :size])
     return torch.cat(parts, dim=-1)
-
-
-def _logits(p: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(np.log(p / (1 - p)).astype(np.float32))
 
 
 def _uniform(like: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
