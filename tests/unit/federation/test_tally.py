@@ -145,7 +145,7 @@ def test_sums_of_weights_that_are_not_there_are_refused(first: int, stop: int) -
 def test_learning_is_the_documents_formula(
     votes: list[NDArray[np.int8]], before: list[int], eta: tuple[int, int]
 ) -> None:
-    learnt = learn(protocol(eta=eta), np.array(before, np.int32), tally_of(votes))
+    learnt = learn(protocol(eta=eta), 1, np.array(before, np.int32), tally_of(votes))
     sums = np.sum(votes, axis=0, dtype=int).tolist()
     num, den = eta
     wanted = [
@@ -172,7 +172,7 @@ def most_votes() -> Tally:
 def test_learning_from_the_most_votes(eta: tuple[int, int]) -> None:
     sums = [-65535] * 8 + [-21845] * 8 + [65535] * 8
     assert most_votes().sums(0, 24).tolist() == sums
-    learnt = learn(protocol(eta=eta), np.full(24, UNIT // 2, np.int32), most_votes())
+    learnt = learn(protocol(eta=eta), 1, np.full(24, UNIT // 2, np.int32), most_votes())
     wanted = [min(max(UNIT // 2 + eta[0] * s * UNIT // (eta[1] * 65535), 0), UNIT) for s in sums]
     assert learnt.tolist() == wanted
 
@@ -183,8 +183,8 @@ def test_colluders_move_a_weight_by_at_most_their_share(
 ) -> None:
     rule, zero = protocol(eta=(eta, 1000)), np.zeros(N, np.int8)
     num_votes = len(honest) + len(colluding)
-    without = learn(rule, p_hat(), tally_of(honest + [zero] * len(colluding)))
-    with_them = learn(rule, p_hat(), tally_of(honest + colluding))
+    without = learn(rule, 1, p_hat(), tally_of(honest + [zero] * len(colluding)))
+    with_them = learn(rule, 1, p_hat(), tally_of(honest + colluding))
     bound = eta * len(colluding) * UNIT / (1000 * num_votes)
     assert np.abs(with_them.astype(np.int64) - without).max() <= bound + 1
 
@@ -192,7 +192,7 @@ def test_colluders_move_a_weight_by_at_most_their_share(
 @given(VOTES)
 def test_the_mean_vote_is_learnt(votes: list[NDArray[np.int8]]) -> None:
     wanted = np.clip(p_hat() + np.mean(votes, axis=0) * UNIT, 0, UNIT)
-    assert np.abs(learn(protocol(), p_hat(), tally_of(votes)) - wanted).max() <= 1
+    assert np.abs(learn(protocol(), 1, p_hat(), tally_of(votes)) - wanted).max() <= 1
 
 
 @given(VOTES, st.integers(2, 5))
@@ -200,24 +200,24 @@ def test_only_shares_count(votes: list[NDArray[np.int8]], times: int) -> None:
     """Everybody's vote several times over says nothing new."""
     rule = protocol(eta=(1, 7))
     assert np.array_equal(
-        learn(rule, p_hat(), tally_of(votes)), learn(rule, p_hat(), tally_of(votes * times))
+        learn(rule, 1, p_hat(), tally_of(votes)), learn(rule, 1, p_hat(), tally_of(votes * times))
     )
 
 
 def test_no_vote_changes_nothing() -> None:
-    assert np.array_equal(learn(protocol(), p_hat(), Tally(N)), p_hat())
+    assert np.array_equal(learn(protocol(), 1, p_hat(), Tally(N)), p_hat())
 
 
 def test_the_tally_of_another_network_is_refused() -> None:
     with pytest.raises(LocalError, match="tally of another network: got 14; wanted 13"):
-        learn(protocol(), p_hat(), Tally(N + 1))
+        learn(protocol(), 1, p_hat(), Tally(N + 1))
 
 
 def test_what_was_learnt_is_a_new_array() -> None:
     before = p_hat()
     kept = before.copy()
     for tally in (Tally(N), tally_of([np.ones(N, np.int8)])):
-        learnt = learn(protocol(), before, tally)
+        learnt = learn(protocol(), 1, before, tally)
         learnt += 1
         assert np.array_equal(before, kept)
 
@@ -226,7 +226,7 @@ def test_what_was_learnt_is_a_new_array() -> None:
 def test_settling_is_the_documents_formula(step: int, learnt: list[int], seed: int) -> None:
     k = np.random.default_rng(seed).integers(-127, 128, N).astype(np.int8)
     q = Levels(protocol(step=step), seed, (N,)).at(k)
-    after = settle(protocol(step=step), np.array(learnt, np.int32), k, q)
+    after = settle(protocol(step=step), 1, np.array(learnt, np.int32), k, q)
     wanted = [
         min(max(before + (2 * (p - 256 * level) + 256 * step) // (2 * 256 * step), -127), 127)
         for before, p, level in zip(k.tolist(), learnt, q.tolist(), strict=True)
@@ -243,8 +243,8 @@ def test_blocks_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     q = Levels(rule, 3, (n,)).at(k)
 
     def after_a_round() -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-        learnt = learn(rule, before, tally_of(votes, n))
-        return learnt, settle(rule, learnt, k, q)
+        learnt = learn(rule, 1, before, tally_of(votes, n))
+        return learnt, settle(rule, 1, learnt, k, q)
 
     whole = after_a_round()
     monkeypatch.setattr(tally_module, "_BLOCK_WEIGHTS", 64)
@@ -258,7 +258,7 @@ def test_the_public_state_follows_to_within_half_a_step(step: int, learnt: list[
     rule = protocol(step=step)
     levels, k = Levels(rule, 3, (N,)), np.zeros(N, np.int8)
     target = np.array(learnt, np.int32)
-    after = settle(rule, target, k, levels.at(k))
+    after = settle(rule, 1, target, k, levels.at(k))
     q = levels.at(after).astype(np.int64) * (UNIT // 65536)
     inside = (np.abs(after) < 127) & (q > 66 * 256) & (q < 65470 * 256)
     assert (np.abs(q - target)[inside] <= step * 256 / 2).all()
@@ -269,4 +269,4 @@ def test_the_dead_zone_is_half_a_step_around_q() -> None:
     levels, k = Levels(rule, 3, (N,)), np.zeros(N, np.int8)
     q = levels.at(k)
     for distance, steps in ((-half - 1, -1), (-half, 0), (0, 0), (half - 1, 0), (half, 1)):
-        assert (settle(rule, start(q) + distance, k, q) == steps).all()
+        assert (settle(rule, 1, start(q) + distance, k, q) == steps).all()
