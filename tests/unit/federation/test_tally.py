@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from pemn.errors import LocalError
 from pemn.federation import tally as tally_module
 from pemn.federation.flips import Draw, Flips
-from pemn.federation.levels import Levels, normal_start_levels
+from pemn.federation.levels import HALF, HIGHEST, LOWEST, Levels, normal_start_levels
 from pemn.federation.planes import GROUP
-from pemn.federation.tally import UNIT, Tally, learn, settle, start
+from pemn.federation.tally import UNIT, Tally, average, learn, release, settle, start
 from pemn.schedule import Schedule
+from pemn.wire import limits
 from pemn.wire.protocols import MaskProtocol
 
 N = 13
@@ -270,3 +271,120 @@ def test_the_dead_zone_is_half_a_step_around_q() -> None:
     q = levels.at(k)
     for distance, steps in ((-half - 1, -1), (-half, 0), (0, 0), (half - 1, 0), (half, 1)):
         assert (settle(rule, 1, start(q) + distance, k, q) == steps).all()
+
+
+def by_round(*changes: tuple[int, int]) -> Schedule[int]:
+    return Schedule(tuple(changes))
+
+
+@given(VOTES, st.integers(1, 9))
+def test_eta_is_that_of_the_round(votes: list[NDArray[np.int8]], round_: int) -> None:
+    rule = replace(protocol(), eta_num=by_round((1, 1), (3, 7), (8, 2)), eta_den=3)
+    eta = 1 if round_ < 3 else 7 if round_ < 8 else 2
+    learnt = learn(rule, round_, p_hat(), tally_of(votes))
+    assert np.array_equal(learnt, learn(protocol(eta=(eta, 3)), 1, p_hat(), tally_of(votes)))
+
+
+@given(st.sampled_from([512, 1000, 4096]), st.integers(1, 16), P_HATS, st.integers(0, 99))
+def test_k_moves_by_strides(step: int, stride: int, learnt: list[int], seed: int) -> None:
+    """To within half of one of p_hat, by no more of them than that takes, and by none inside the dead zone."""
+    rule = replace(protocol(step=step), stride=Schedule.always(stride))
+    levels = Levels(rule, seed, (N,))
+    k, target = np.random.default_rng(seed).integers(-9, 10, N).astype(np.int8), np.array(learnt, np.int32)
+    q, half = levels.at(k).astype(np.int64) * 256, stride * step * 128
+    after = settle(rule, 1, target, k, levels.at(k))
+    free = np.abs(after) < 127
+    moved = after.astype(int) - k
+    assert (moved[free] % stride == 0).all()
+    assert np.array_equal(moved[free] == 0, ((target - q >= -half) & (target - q < half))[free])
+    reached = q + moved * step * 256  # without the clip of q
+    assert (np.abs(reached - target)[free] <= half).all()
+
+
+def test_the_stride_is_that_of_the_round() -> None:
+    rule = replace(protocol(step=4096), stride=by_round((1, 4), (5, 2), (6, 1)))
+    levels, k = Levels(rule, 3, (N,)), np.zeros(N, np.int8)
+    q = levels.at(k)
+    target = start(q) + 7 * 2048 * 256 * np.where(q < 32768, 1, -1)  # three steps and a half
+    moved = [np.abs(settle(rule, round_, target, k, q)).max() for round_ in (1, 4, 5, 6, 2**31 - 1)]
+    assert moved == [4, 4, 4, 4, 4]
+    near = start(q) + 3 * 2048 * 256 * np.where(q < 32768, 1, -1)  # a step and a half
+    moved = [np.abs(settle(rule, round_, near, k, q)).max() for round_ in (1, 4, 5, 6, 2**31 - 1)]
+    assert moved == [0, 0, 2, 2, 2]
+
+
+@given(st.lists(P_HATS, min_size=1, max_size=12), st.sampled_from([2, 3, 5, 4096]), st.integers(1, 99))
+def test_an_average_stays_between_what_it_is_of(
+    learnt: list[list[int]], window: int, first_round: int
+) -> None:
+    rule = replace(protocol(), window=window)
+    mean = low = high = p_hat().astype(np.int32)
+    for round_, values in enumerate(learnt, first_round):
+        new = np.array(values, np.int32)
+        low, high = np.minimum(low, new), np.maximum(high, new)
+        before = mean.copy()
+        after = average(rule, round_, mean, new)
+        assert after.dtype == np.int32
+        assert np.array_equal(mean, before)  # a new array
+        assert (after >= low).all()
+        assert (after <= high).all()
+        mean = after
+
+
+@given(P_HATS, P_HATS, st.sampled_from([2, 3, 5, 9]))
+def test_an_average_comes_to_what_stays(first: list[int], then: list[int], window: int) -> None:
+    """Below it by less than a window, for it rounds down; from above, to it."""
+    rule, target = replace(protocol(), window=window), np.array(then, np.int32)
+    mean = np.array(first, np.int32)
+    for round_ in range(1, 400):
+        mean = average(rule, round_, mean, target)
+    distance = target - mean
+    assert (distance >= 0).all()
+    assert (distance < window).all()
+    assert (distance[np.array(first) >= np.array(then)] == 0).all()
+
+
+@given(P_HATS, P_HATS, st.integers(1, 99))
+def test_the_average_over_one_round_is_p_hat(first: list[int], then: list[int], round_: int) -> None:
+    mean = average(protocol(), round_, np.array(first, np.int32), np.array(then, np.int32))
+    assert mean.tolist() == then
+
+
+def test_few_rounds_are_averaged_over_a_quarter_of_them() -> None:
+    rule = replace(protocol(), window=5)
+    zero, one = np.zeros(1, np.int32), np.full(1, UNIT, np.int32)
+    shares = [UNIT // int(average(rule, round_, zero, one)[0]) for round_ in (1, 3, 4, 8, 15, 16, 17, 99)]
+    assert shares == [1, 1, 2, 3, 4, 5, 5, 5]
+
+
+@given(
+    st.sampled_from([limits.MIN_STEP, 513, 4096, 32768, 65535]),
+    P_HATS,
+    st.lists(st.integers(-127, 127), min_size=N, max_size=N),
+    st.integers(0, 99),
+)
+def test_a_released_model_is_the_mean_and_no_k_moves_that_need_not(
+    step: int, mean: list[int], before: list[int], seed: int
+) -> None:
+    levels, k = Levels(protocol(step=step), seed, (N,)), np.array(before, np.int8)
+    starts = levels.at(np.zeros(N, np.int8))
+    released = release(levels.protocol, np.array(mean, np.int32), k, starts)
+    wanted = np.array(mean) > UNIT // 2
+    assert np.array_equal(levels.at(released) > HALF, wanted)
+    right = (levels.at(k) > HALF) == wanted
+    assert np.array_equal(released == k, right)
+    nearer = released - np.sign(released.astype(int) - k).astype(np.int8)
+    assert ((levels.at(nearer) > HALF) != wanted)[~right].all()
+    again = release(levels.protocol, np.array(mean, np.int32), released, starts)
+    assert np.array_equal(again, released)
+
+
+def test_every_weight_can_be_released_either_way() -> None:
+    """With the finest step, from both ends of the start levels to beyond one half."""
+    rule = protocol(step=limits.MIN_STEP)
+    starts = np.array([LOWEST, HIGHEST] * 2, np.uint16)
+    mean = np.array([UNIT, UNIT, 0, 0], np.int32)
+    for k in (-127, 0, 127):
+        released = release(rule, mean, np.full(4, k, np.int8), starts)
+        q = (starts.astype(int) + released.astype(int) * rule.step).clip(LOWEST, HIGHEST)
+        assert (q > HALF).tolist() == [True, True, False, False]
