@@ -137,7 +137,9 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 def _lines_of_model(facts: dict[str, Any]) -> list[str]:
     num_floats, dense = facts["num_floats"], facts["float32_bytes"]
-    shared = "" if facts["tie"] == 1 else f", where {facts['tie']} weights share a bit"
+    shared, share = "", "a weight"
+    if facts["tie"] != 1:
+        shared, share = f", where {facts['tie']} weights share a bit", f"for {facts['tie']} weights"
     lines = [
         f"network    {facts['architecture']}, strategy {facts['strategy']}, seed {facts['seed']}",
         f"weights    {facts['num_masked']:,} from {facts['unique_values']:,} {facts['distribution']} values; "
@@ -148,7 +150,7 @@ def _lines_of_model(facts: dict[str, Any]) -> list[str]:
         f"float32    {dense:,} bytes, {dense / facts['bytes']:.1f} times this file; "
         f"sha256 of the weights {facts['weights_sha256']}",
         f"saved      {facts['compression_ratio']:.3f} %; {facts['paper_compression_ratio']:.3f} % by the paper's rule: "
-        f"a bit {'a weight' if facts['tie'] == 1 else 'for each ' + str(facts['tie'])}, 32 bits a unique value, nothing else",
+        f"a bit {share}, 32 bits a unique value, nothing else",
         "",
     ]
     width = max(len("layer"), *(len(layer["name"]) for layer in facts["layers"]))

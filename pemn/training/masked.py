@@ -79,8 +79,8 @@ def mask_model(module: nn.Module, spec: ModelSpec, rule: ScoreRule = PAPER_RULE)
         The same module.
 
     Raises:
-        LocalError: If the module is not the one that the spec describes; names the layer or tensor. Or if the spec's mask
-            is tied: only the clients of a federation train such scores.
+        LocalError: If the module is not the one that the spec describes; names the layer or tensor. Or if the mask is
+            tied: only the clients of a federation train such scores.
         ConfigError: If one of the tensors cannot be masked, or is already. Nothing has been changed then.
     """
     if spec.tie != 1:
