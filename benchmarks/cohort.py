@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Case, measure, write_result
 from pemn.prototype import Strategy
+from pemn.schedule import Schedule
 from pemn.spec import InputContract, ModelSpec, to_float32
 from pemn.training.cohort import check_cohort, train_cohort
 from pemn.training.device import choose_device
@@ -61,7 +62,7 @@ def main() -> None:
             trainer(
                 method,
                 model,
-                LocalTraining(1, args.batch_size, to_float32(_RATES[method])),
+                LocalTraining(1, args.batch_size, Schedule.always(to_float32(_RATES[method]))),
                 slot,
                 args.images,
                 device,

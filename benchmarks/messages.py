@@ -102,8 +102,8 @@ def messages(levels: Levels) -> Iterator[tuple[str, Message]]:
             draw = Draw(levels, k, round_, slot)
             vote = draw_flips(drift(q, round_, slot), draw)
             tally.add(vote)
-        before, p_hat = k, learn(PROTOCOL, p_hat, tally)
-        k = settle(PROTOCOL, p_hat, k, q)
+        before, p_hat = k, learn(PROTOCOL, round_, p_hat, tally)
+        k = settle(PROTOCOL, round_, p_hat, k, q)
 
     mask, edges = Mask.from_bits(levels.at(k) > 32_768, levels.sizes), start_edges(PROTOCOL)
     yield (

@@ -56,7 +56,7 @@ def main() -> None:
             tally = Tally(n)
             for vote in votes:
                 tally.add(vote)
-            learn(PROTOCOL, p_hat, tally)
+            learn(PROTOCOL, 1, p_hat, tally)
 
     cases = {
         "copy": Case(lambda: np.copyto(copy, masks), masks.nbytes),

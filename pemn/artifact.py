@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from pemn import graph
 from pemn.errors import LocalError, MalformedArtifact, MalformedFrame
 from pemn.federation.release import decode_mask, edges_fit, encode_mask
-from pemn.mask import Mask
+from pemn.mask import Mask, untied
 from pemn.rebuild import named_tensors, rebuild, weights_sha256
 from pemn.spec import ModelSpec
 from pemn.wire import limits
@@ -60,7 +60,7 @@ class Artifact:
 
     Attributes:
         model: The network without its mask.
-        mask: Which of its weights are kept.
+        mask: Which of its weights are kept; if they are tied, a bit for each tie.
         onnx_skeleton: ONNX graph without its weights and floats (`pemn.graph.check_skeleton`).
         weights_sha256: 32 bytes, of the rebuilt weights.
         provenance: Texts for people by their names.
@@ -133,6 +133,10 @@ class Artifact:
                 "hash of the rebuilt weights", got=got.hex()[:16], wanted=self.weights_sha256.hex()[:16]
             )
         return weights
+
+    def weights_mask(self) -> Mask:
+        """Returns which weights are kept: a bit for every one, also where several share one of `mask`."""
+        return untied(self.mask, self.model.sizes, self.model.tie)
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Returns all tensors of the network by name: the rebuilt weights, then the floats.

@@ -58,13 +58,14 @@ class Schedule(Generic[Value]):
         return Schedule(tuple(changes))
 
 
-def parse_schedule(text: str, low: float, high: float) -> Schedule[float]:
+def parse_schedule(text: str, low: float, high: float, where: str | None = None) -> Schedule[float]:
     """Reads `0.3`, or `0.3,12:0.1`: 0.3, and from round 12 on 0.1.
 
     Args:
         text: One value, then rounds and values.
         low: The least that a value may be.
         high: The greatest.
+        where: For errors, who has written it.
 
     Raises:
         ConfigError: If it is none, or a value is out of bounds.
@@ -78,7 +79,7 @@ def parse_schedule(text: str, low: float, high: float) -> Schedule[float]:
             changes.append((int(round_), float(value)))
         schedule = Schedule(tuple(changes))
     except (ValueError, LocalError) as error:
-        raise ConfigError("schedule", got=repr(text), wanted=wanted) from error
+        raise ConfigError("schedule", got=repr(text), wanted=wanted, where=where) from error
     if not all(math.isfinite(value) and low <= value <= high for value in schedule.values):
-        raise ConfigError("schedule", got=repr(text), wanted=wanted)
+        raise ConfigError("schedule", got=repr(text), wanted=wanted, where=where)
     return schedule

@@ -43,7 +43,7 @@ def inspect(path: Path, *, as_json: bool) -> int:
 
 def _facts_of_pemn(data: bytes) -> dict[str, Any]:
     model = Artifact.from_bytes(data)
-    spec, mask = model.model, model.mask
+    spec, mask = model.model, model.weights_mask()
     sizes = artifact.sizes_in_file(data)
     float32_bytes = 4 * (spec.num_params + spec.num_floats)
     skeleton = graph.read(model.onnx_skeleton)
@@ -60,11 +60,12 @@ def _facts_of_pemn(data: bytes) -> dict[str, Any]:
         "density": mask.density,
         "unique_values": spec.unique_values,
         "num_floats": spec.num_floats,
+        "tie": spec.tie,
         "mask_bits_per_weight": 8 * sizes["mask"] / spec.num_params,
         "float32_bytes": float32_bytes,
         "compression_ratio": 100 * (1 - len(data) / float32_bytes),
         "paper_compression_ratio": spec.paper_compression_ratio,
-        "mask_sha256": mask.sha256.hex(),
+        "mask_sha256": model.mask.sha256.hex(),
         "weights_sha256": model.weights_sha256.hex(),
         "input": _contract(spec.input),
         "layers": [
@@ -136,17 +137,20 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 def _lines_of_model(facts: dict[str, Any]) -> list[str]:
     num_floats, dense = facts["num_floats"], facts["float32_bytes"]
+    shared, share = "", "a weight"
+    if facts["tie"] != 1:
+        shared, share = f", where {facts['tie']} weights share a bit", f"for {facts['tie']} weights"
     lines = [
         f"network    {facts['architecture']}, strategy {facts['strategy']}, seed {facts['seed']}",
         f"weights    {facts['num_masked']:,} from {facts['unique_values']:,} {facts['distribution']} values; "
         f"{facts['kept']:,} kept ({facts['density']:.1%})",
         f"floats     {num_floats:,} in {len(facts['floats']):,} tensors, {4 * num_floats:,} bytes",
-        f"mask       {facts['mask_bits_per_weight']:.3f} bits a weight in the file, "
+        f"mask       {facts['mask_bits_per_weight']:.3f} bits a weight in the file{shared}, "
         f"sha256 {facts['mask_sha256']}",
         f"float32    {dense:,} bytes, {dense / facts['bytes']:.1f} times this file; "
         f"sha256 of the weights {facts['weights_sha256']}",
         f"saved      {facts['compression_ratio']:.3f} %; {facts['paper_compression_ratio']:.3f} % by the paper's rule: "
-        "a bit a weight, 32 bits a unique value, nothing else",
+        f"a bit {share}, 32 bits a unique value, nothing else",
         "",
     ]
     width = max(len("layer"), *(len(layer["name"]) for layer in facts["layers"]))

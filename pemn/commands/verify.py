@@ -30,7 +30,8 @@ def verify(path: Path) -> int:
         images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
         logits, compared = _finite_logits(data, images), _compare(artifact, images)
     print(f"checksum of the file          ok   {len(data):,} bytes")
-    print(f"mask fits the network         ok   {artifact.mask.num_kept:,} of {weights.size:,} weights kept")
+    kept = artifact.weights_mask().num_kept
+    print(f"mask fits the network         ok   {kept:,} of {weights.size:,} weights kept")
     print(f"ONNX skeleton fits the spec   ok   {len(artifact.model.layers)} masked layers")
     print(f"rebuilt weights               ok   sha256 {artifact.weights_sha256.hex()}")
     print(f"logits of {_NUM_PROBES} probe images      ok   {logits.size} finite numbers")

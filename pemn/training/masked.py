@@ -79,9 +79,12 @@ def mask_model(module: nn.Module, spec: ModelSpec, rule: ScoreRule = PAPER_RULE)
         The same module.
 
     Raises:
-        LocalError: If the module is not the one that the spec describes; names the layer or tensor.
+        LocalError: If the module is not the one that the spec describes; names the layer or tensor. Or if the mask is
+            tied: only the clients of a federation train such scores.
         ConfigError: If one of the tensors cannot be masked, or is already. Nothing has been changed then.
     """
+    if spec.tie != 1:
+        raise LocalError("weights that share a bit", got=spec.tie, wanted="1", where=spec.architecture)
     _check_layers(module, spec)
     for index, layer in enumerate(spec.layers):
         path, own = _split(layer.name)

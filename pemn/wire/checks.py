@@ -5,6 +5,8 @@ Source: docs/wire.md, "Messages".
 
 from __future__ import annotations
 
+import math
+
 from google.protobuf.message import DecodeError, Message
 
 from pemn.errors import MalformedFrame
@@ -47,6 +49,11 @@ def check_round(value: int) -> None:
         MalformedFrame: If it is one.
     """
     check(value <= limits.MAX_ROUND, "round", got=value, wanted=f"<= {limits.MAX_ROUND}")
+
+
+def is_minus_zero(value: float) -> bool:
+    """Returns whether a float is -0.0: no field may be, for it equals 0.0 and two byte strings would mean the same."""
+    return value == 0 and math.copysign(1, value) < 0
 
 
 def parse(proto: Message, data: bytes) -> None:

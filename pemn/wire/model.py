@@ -12,7 +12,7 @@ from pemn.errors import ConfigError, LocalError, MalformedFrame
 from pemn.prototype import Strategy
 from pemn.spec import FloatTensor, InputContract, Layer, ModelSpec
 from pemn.wire import limits
-from pemn.wire.checks import check, check_hash, check_text, parse
+from pemn.wire.checks import check, check_hash, check_text, is_minus_zero, parse
 from pemn.wire.v1 import messages_pb2 as pb
 
 _DISTRIBUTIONS = tuple(Distribution)
@@ -77,8 +77,7 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
     check(len(contract.class_names) > 0, "no classes")
     for name in contract.class_names:
         check_text(name, "class name")
-    # -0.0 == 0.0: two byte strings would mean the same network.
-    check(all(v != 0 or math.copysign(1, v) > 0 for v in contract.mean), "mean", got=-0.0, wanted=0.0)
+    check(not any(is_minus_zero(v) for v in contract.mean), "mean", got=-0.0, wanted=0.0)
     check(
         proto.distribution in _DISTRIBUTIONS,
         "distribution",

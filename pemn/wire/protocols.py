@@ -13,7 +13,7 @@ from typing import TypeAlias
 from pemn.errors import LocalError, MalformedFrame
 from pemn.schedule import Schedule, Value
 from pemn.wire import limits
-from pemn.wire.checks import check, check_round
+from pemn.wire.checks import check, check_round, is_minus_zero
 from pemn.wire.v1 import messages_pb2 as pb
 
 _ONCE = Schedule.always(1)
@@ -159,6 +159,10 @@ class FedPMProtocol:
         return cls(_start_levels(proto.start_level_deltas))
 
 
+def _check_momentum(momentum: float) -> None:
+    check(0 <= momentum < 1 and not is_minus_zero(momentum), "momentum", got=momentum, wanted="0 .. below 1")
+
+
 @dataclass(frozen=True)
 class FedAvgProtocol:
     """How weights are averaged.
@@ -180,7 +184,7 @@ class FedAvgProtocol:
         Raises:
             MalformedFrame: If a field is out of bounds.
         """
-        check(0 <= proto.momentum < 1, "momentum", got=proto.momentum)
+        _check_momentum(proto.momentum)
         return cls(proto.momentum)
 
 
@@ -207,7 +211,7 @@ class StcProtocol:
         Raises:
             MalformedFrame: If a field is out of bounds.
         """
-        check(0 <= proto.momentum < 1, "momentum", got=proto.momentum)
+        _check_momentum(proto.momentum)
         check(0 < proto.share <= 1, "share of the weights", got=proto.share)
         return cls(proto.momentum, proto.share)
 

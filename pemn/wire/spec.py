@@ -5,7 +5,6 @@ Source: docs/wire.md, "Messages".
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from pemn.errors import ConfigError, LocalError, MalformedFrame, WrongProtocol
@@ -13,7 +12,7 @@ from pemn.partition import Partition
 from pemn.schedule import Schedule
 from pemn.spec import ModelSpec
 from pemn.wire import limits
-from pemn.wire.checks import check, check_round, check_text, parse
+from pemn.wire.checks import check, check_round, check_text, is_minus_zero, parse
 from pemn.wire.model import model_from_proto, model_to_proto
 from pemn.wire.protocols import (
     FedAvgProtocol,
@@ -65,8 +64,7 @@ class LocalTraining:
         learning_rate = read_rates(proto.learning_rates, "learning rate", limits.MAX_LEARNING_RATE)
         tau = proto.logit_adjustment
         wanted = f"0 .. {limits.MAX_LOGIT_ADJUSTMENT}"
-        # -0.0 == 0.0: two byte strings would mean the same run.
-        fits = 0 <= tau <= limits.MAX_LOGIT_ADJUSTMENT and math.copysign(1, tau) > 0
+        fits = 0 <= tau <= limits.MAX_LOGIT_ADJUSTMENT and not is_minus_zero(tau)
         check(fits, "logit adjustment", got=tau, wanted=wanted)
         return cls(proto.epochs, proto.batch_size, learning_rate, tau)
 

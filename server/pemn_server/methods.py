@@ -67,12 +67,14 @@ def choose_method(options: RunOptions) -> MethodChoice:
 
 def _mask(options: RunOptions) -> MaskProtocol:
     """Returns the settings of `mask`; of the distances that its step goes through, all are multiples of one."""
-    distances = parse_schedule(options.step, 1 / 128, 1 - 1 / ONE).map(lambda step: round(step * ONE))
+    distances = parse_schedule(options.step, 1 / 128, 1 - 1 / ONE, "--step").map(
+        lambda step: round(step * ONE)
+    )
     finest = math.gcd(*distances.values)
     if finest < limits.MIN_STEP:
         wanted = f"multiples of one step, at least 1/{ONE // limits.MIN_STEP}"
         raise ConfigError("steps by round", got=options.step, wanted=wanted, where="--step")
-    etas = parse_schedule(options.server_step, 1 / _ETA_DEN, 65)
+    etas = parse_schedule(options.server_step, 1 / _ETA_DEN, 65, "--server-step")
     return MaskProtocol(
         step=finest,
         eta_num=etas.map(lambda eta: round(eta * _ETA_DEN)),
@@ -86,7 +88,8 @@ def _mask(options: RunOptions) -> MaskProtocol:
 def _rate(options: RunOptions, default: float) -> Schedule[float]:
     if options.learning_rate is None:
         return Schedule.always(to_float32(default))
-    return parse_schedule(options.learning_rate, 1e-9, limits.MAX_LEARNING_RATE).map(to_float32)
+    schedule = parse_schedule(options.learning_rate, 1e-9, limits.MAX_LEARNING_RATE, "--learning-rate")
+    return schedule.map(to_float32)
 
 
 def _compared(options: SimulateSettings, protocol: MethodProtocol, init: WeightInit) -> MethodChoice:

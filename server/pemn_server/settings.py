@@ -17,7 +17,7 @@ Clients = Annotated[int, Field(ge=1, le=limits.MAX_SLOTS)]
 
 def _text_of_schedule(value: object) -> object:
     """A file may have a number where a flag has its text."""
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+    return repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 ScheduleText = Annotated[str, BeforeValidator(_text_of_schedule)]

@@ -37,6 +37,9 @@ class Command:
         return code, complaint
 
 
+LONG_SCHEDULE = ",".join(["0.3", *(f"{round_}:0.{round_ % 2 + 1}" for round_ in range(2, 300))])
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Command:
     monkeypatch.chdir(tmp_path)
@@ -77,6 +80,31 @@ def taken_port() -> Iterator[int]:
         (["--config", "nowhere.toml"], CONFIG, "nowhere.toml"),
         (["--partition", "own"], CONFIG, "simulated clients share a data set"),
         (["--partition", "classes:11"], CONFIG, "classes of a client: got 11; wanted at most 10"),
+        (["--step", "0.3,0.2"], CONFIG, "schedule: got '0.3,0.2'; wanted VALUE or VALUE,ROUND:VALUE,"),
+        (["--step", "1"], CONFIG, "values 0.0078125 .. 0.999985 and ascending rounds from 2; in --step"),
+        (
+            ["--step", "0.5,3:0.3"],
+            CONFIG,
+            "got 0.5,3:0.3; wanted multiples of one step, at least 1/128; in --step",
+        ),
+        (["--server-step", "0"], CONFIG, "values 0.001 .. 65 and ascending rounds from 2; in --server-step"),
+        (["--server-step", "1,3:66"], CONFIG, "schedule: got '1,3:66'; wanted"),
+        (["--server-step", "1,9:0.5,3:0.2"], CONFIG, "and ascending rounds from 2"),
+        (["--learning-rate", "nan"], CONFIG, "schedule: got 'nan'; wanted"),
+        (["--learning-rate", "0.3,1:0.2"], CONFIG, "schedule: got '0.3,1:0.2'; wanted"),
+        (["--learning-rate", "0.3,5000000000:0.2"], CONFIG, "these options make no run"),
+        (["--learning-rate", LONG_SCHEDULE], CONFIG, "these options make no run: field too often"),
+        (["--method", "stc", "--learning-rate", "x"], CONFIG, "schedule: got 'x'; wanted"),
+        (["--logit-adjustment", "-1"], CONFIG, "logit-adjustment"),
+        (["--logit-adjustment", "nan"], CONFIG, "logit-adjustment"),
+        (["--logit-adjustment", "101"], CONFIG, "logit-adjustment"),
+        (["--averaging", "0"], CONFIG, "averaging"),
+        (["--averaging", "4097"], CONFIG, "averaging"),
+        (["--tie", "0"], CONFIG, "tie"),
+        (["--tie", "257"], CONFIG, "tie"),
+        (["--images", "0"], CONFIG, "images"),
+        (["--images", "9"], CONFIG, "these options make no run: shares of digits: too few images"),
+        (["--images", "1443"], CONFIG, "training images: got 1443; wanted at most 1442; in digits"),
         (["--clients", "5000"], CONFIG, "these options make no run: shares of digits: too few images"),
         (
             ["--clients", "20000", "--partition", "dirichlet:.3"],
@@ -84,8 +112,7 @@ def taken_port() -> Iterator[int]:
             "these options make no run: slots times classes of dirichlet:0.3: got 200000; wanted <= 131072",
         ),
         (["--epochs", "10000000000"], CONFIG, "epochs"),
-        (["--learning-rate", "1e-50"], CONFIG, "these options make no run: learning rate"),
-        (["--learning-rate", "nan"], CONFIG, "learning-rate"),
+        (["--learning-rate", "1e-50"], CONFIG, "ascending rounds from 2; in --learning-rate"),
         (["--model", "mlp-99999-99999"], CONFIG, "network that no file can hold: number of weights"),
         (["--clients", "2000000"], CONFIG, "clients"),
     ],
@@ -217,7 +244,7 @@ def test_older_protocol_version(command: Command, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(limits, "PROTOCOL_VERSION", 0)  # the client's; the server has read its own
         code, complaint = command(*client(server.address, "--insecure", "--shard", "0/2"))
     assert code == PROTOCOL
-    assert "protocol version: got 0; wanted 4" in complaint
+    assert "protocol version: got 0; wanted 5" in complaint
 
 
 def test_another_number_of_shards(command: Command) -> None:

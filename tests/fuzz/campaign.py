@@ -18,7 +18,17 @@ from tests.fuzz.mutators import Mutant, mutate
 from tests.fuzz.seals import claimed_params
 from tests.fuzz.worlds import Frame, digest
 
-WEIGHTS = {"one": 10, "tiny": 30, "small": 40, "twin": 20, "deep": 40, "normal": 20, "large": 1, "vast": 1}
+WEIGHTS = {
+    "one": 10,
+    "tiny": 30,
+    "small": 40,
+    "twin": 20,
+    "deep": 40,
+    "normal": 20,
+    "tied": 30,
+    "large": 1,
+    "vast": 1,
+}
 """How often a world's frames are mutated; a frame of the large one takes as long as a hundred others."""
 
 _SPARE_BYTES = 1 << 20  # on top of n / 8 and of what a valid frame takes

@@ -22,7 +22,7 @@ _SHARES = 0.0, 0.003, 0.05, 0.5
 def seeds() -> Iterator[tuple[str, bytes]]:
     """Yields targets and inputs for them: valid ones, ones in another spelling, damaged ones and bombs."""
     draw = random.Random("corpus")
-    for frame in frames("tiny"):
+    for frame in frames("tiny", "tied"):
         inside = body(frame)
         if isinstance(frame.end, FileEnd):
             yield "file", inside[len(FILE_HEAD) :]

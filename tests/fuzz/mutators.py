@@ -34,7 +34,8 @@ Mutator = Callable[[Frame, Sequence[Frame], random.Random], bytes | None]
 def _sequence(frame: Frame, proto: Any) -> tuple[Message, str, Code] | None:
     """Returns the message, the name of its field, and how to read it."""
     if isinstance(frame.end, FileEnd):
-        sizes = tuple(_product(layer.shape) for layer in proto.model.layers)
+        tie = max(proto.model.tie, 1)  # nobody has checked it
+        sizes = tuple(-(-_product(layer.shape) // tie) for layer in proto.model.layers)
         return proto, "mask", MaskCode(sizes, proto.model.seed, tuple(proto.start_edges))
     if isinstance(frame.end, ServerEnd) and proto.HasField("update"):
         draw = frame.end.draw(proto.update.round)

@@ -25,7 +25,7 @@ from tests.fuzz.codes import FlipsCode, MovesCode, lenient
 from tests.fuzz.ends import LARGEST_STATE, ClientEnd, FileEnd, ServerEnd, StoreEnd
 from tests.fuzz.worlds import Frame
 
-FILE_HEAD = b"PEMN\0\4"
+FILE_HEAD = b"PEMN\0\5"
 _CHECK_HEAD = bytes([15 << 3 | 2, CHECK_BYTES])
 
 
@@ -125,7 +125,7 @@ def mend(frame: Frame, inside: bytes) -> bytes:
 def _mend_file(proto: pb.Artifact) -> None:
     model = model_from_proto(proto.model)
     if model.num_params <= LARGEST_STATE:
-        mask = decode_mask(proto.mask, model.sizes, model.seed, tuple(proto.start_edges))
+        mask = decode_mask(proto.mask, model.bit_sizes, model.seed, tuple(proto.start_edges))
         proto.weights_sha256 = weights_sha256(rebuild(model, mask))
 
 
@@ -152,7 +152,7 @@ def moves_code(proto: pb.Content, end: ClientEnd) -> MovesCode:
             raise RemoteError("large state")
     if spec is None:
         raise RemoteError("no state")
-    start = PublicState(0, np.zeros(spec.model.num_params, np.int8))
+    start = PublicState(0, np.zeros(spec.model.num_bits, np.int8))
     known = end.state if proto.broadcast.base_round and end.state else start
     state = known if known.values.size == start.values.size else start
     return MovesCode(state.values, Levels.of(spec))

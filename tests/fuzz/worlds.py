@@ -19,6 +19,7 @@ from pemn.federation.public import PublicState
 from pemn.federation.release import start_edges
 from pemn.methods import Client, Server, ServerState
 from pemn.onnx.v1 import onnx_pb2
+from pemn.schedule import Schedule
 from pemn.spec import FloatTensor, ModelSpec
 from pemn.wire.messages import Content, Failure, Metrics, Update, encode
 from pemn.wire.spec import Spec
@@ -191,6 +192,23 @@ def _spec(
     return replace(spec, protocol=replace(spec.mask, start_levels=levels))
 
 
+def _tied() -> Spec:
+    """With all that a spec can have: ties, schedules, an average, an adjusted loss, a part of the data."""
+    spec = _spec((12, 9), (10, 12), run_id=7, step=4096)
+    protocol = replace(
+        spec.mask, eta_num=Schedule(((1, 2), (3, 1))), stride=Schedule(((1, 4), (2, 2), (3, 1))), window=2
+    )
+    training = replace(spec.training, learning_rate=Schedule(((1, 0.5), (2, 0.25))), logit_adjustment=1.0)
+    return replace(
+        spec,
+        model=replace(spec.model, tie=3),
+        protocol=protocol,
+        training=training,
+        data=replace(spec.data, num_images=1000),
+        num_rounds=3,
+    )
+
+
 FLOATS = (FloatTensor("norm.running_var", (3, 2)), FloatTensor("gain", ()), FloatTensor("norm.bias", (5,)))
 """What the last file of every world has besides its weights."""
 
@@ -201,11 +219,12 @@ SPECS = {
     "tiny": (_spec((5, 7), (3, 5), run_id=2, step=16384), 3),
     "small": (_spec((40, 24), (24, 10), run_id=3), 4),
     "twin": (_spec((40, 24), (24, 11), run_id=3), 2),  # of the same run id: only n differs
-    "deep": (_spec(*NINE, run_id=4, step=350), 4),
+    "deep": (_spec(*NINE, run_id=4, step=512), 4),
     "normal": (_spec((12, 9), (10, 12), run_id=6, distribution=Distribution.NORMAL), 2),
+    "tied": (_tied(), 3),
     "large": (_spec((280, 250), run_id=5, step=900), 2),
 }
-"""Networks of 1, 50, 1,200, 1,224, 5,000, 228 and 70,000 weights, and how many rounds each runs."""
+"""Networks of 1, 50, 1,200, 1,224, 5,000, 228, again 228 and 70,000 weights, and how many rounds each runs."""
 
 
 def frames(*names: str) -> list[Frame]:

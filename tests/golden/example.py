@@ -35,14 +35,27 @@ MODEL: Message = {
     "strategy": "rp:0.3",
     "distribution": "signed",
     "structure": bytes(range(0x40, 0x50)),
+    "tie": 1,
 }
 SPEC: Message = {
-    "protocol_version": 4,
+    "protocol_version": 5,
     "run_id": RUN_ID,
     "model": MODEL,
-    "mask": {"step": 16384, "eta_num": 2, "eta_den": 3, "start_level_deltas": [3277, 6553, 9831, 9830]},
-    "training": {"epochs": 3, "batch_size": 64, "learning_rate": r.float32(0.2)},
+    "mask": {
+        "step": 16384,
+        "eta_nums": [{"from_round": 1, "value": 2}],
+        "eta_den": 3,
+        "start_level_deltas": [3277, 6553, 9831, 9830],
+        "strides": [{"from_round": 1, "value": 1}],
+        "window": 1,
+    },
+    "training": {
+        "epochs": 3,
+        "batch_size": 64,
+        "learning_rates": [{"from_round": 1, "value": r.float32(0.2)}],
+    },
     "data": {"dataset": "example", "partition": "iid", "num_slots": 2},
+    "num_rounds": 20,
 }
 SIZES = [35, 15]
 EDGES = r.start_edges(levels_of(SPEC["mask"]))
@@ -122,7 +135,7 @@ def example() -> dict[str, bytes]:
         **{f"{kind} weights": struct.pack(f"<{rule.num_params}f", *frozen(kind)) for kind in DISTRIBUTIONS},
         "q of round 0": uint16s(q_0),
         "hash of the state of round 0": hash_0,
-        "mask of round 0": r.packed_mask(r.state_mask(q_0), SHAPES),
+        "mask of round 0": r.packed_mask(r.state_mask(q_0), SIZES),
         "task: query, new client": content(spec=SPEC, broadcast=first),
         "answer: ack of slot 0": ack_of(0, 0, k_0),
         "task: train in round 1": content(broadcast=first),
@@ -148,8 +161,8 @@ def example() -> dict[str, bytes]:
             f"hash of the flips of slot {slot}": flips_hash,
             f"answer: update of slot {slot}": content(update=update),
         }
-    p_hat = r.learn(rule, r.start_p_hat(rule), votes)
-    k_1 = r.settle(rule, p_hat, k_0)
+    p_hat = r.learn(rule, 1, r.start_p_hat(rule), votes)
+    k_1 = r.settle(rule, 1, p_hat, k_0)
     q_1, hash_1 = rule.q(k_1), r.state_hash(RUN_ID, 1, k_1)
     moves = r.encode_moves(r.Base(rule, k_0), k_1)
     second = {"run_id": RUN_ID, "base_round": 0, "round": 1, "state_hash": hash_1, "change": moves}
@@ -157,7 +170,7 @@ def example() -> dict[str, bytes]:
     error = {"code": 47, "text": "no spec of this run"}
     task = content(broadcast=second)
     part = {"message_id": 3, "size": len(task), "action": "query", "offset": 0, "data": task}
-    hello = {"protocol_version": 4, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
+    hello = {"protocol_version": 5, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
     return out | {
         "tally": struct.pack(f"<{rule.num_params}b", *map(sum, zip(*votes, strict=True))),
         "p_hat after round 1": struct.pack(f"<{rule.num_params}i", *p_hat),
@@ -166,7 +179,7 @@ def example() -> dict[str, bytes]:
         "hash of the state of round 1": hash_1,
         "moves": moves,
         "task: query after round 1": task,
-        "mask of round 1": r.packed_mask(mask_1, SHAPES),
+        "mask of round 1": r.packed_mask(mask_1, SIZES),
         "hash of the weights of round 1": r.weights_hash(r.masked(frozen(), mask_1)),
         "answer: ack of slot 1": ack_of(1, 1, k_1),
         "answer: error": content(error=error),

@@ -113,11 +113,26 @@ def weights_hash(weights: Sequence[float]) -> bytes:
     return hashlib.sha256(struct.pack(f"<{len(weights)}f", *weights)).digest()
 
 
-def packed_mask(mask: Bits, shapes: Sequence[Shape]) -> bytes:
+def packed_mask(mask: Bits, sizes: Sequence[int]) -> bytes:
     out, rest = b"", mask
-    for shape in shapes:
-        size = math.prod(shape)
+    for size in sizes:
         out, rest = out + pack(rest[:size]), rest[size:]
+    return out
+
+
+# Tied masks
+
+
+def bit_sizes(sizes: Sequence[int], tie: int) -> tuple[int, ...]:
+    return tuple(math.ceil(size / tie) for size in sizes)
+
+
+def untied(bits: Bits, sizes: Sequence[int], tie: int) -> Bits:
+    """The bits of the weights."""
+    out, rest = list[int](), list(bits)
+    for size, count in zip(sizes, bit_sizes(sizes, tie), strict=True):
+        layer, rest = rest[:count], rest[count:]
+        out += [layer[i % count] ^ (i // count) % 2 for i in range(size)]
     return out
 
 
@@ -129,16 +144,29 @@ def start_table(lower: Sequence[int]) -> list[int]:
     return [*lower, *(ONE - level for level in reversed(lower))] or [HALF]
 
 
+Changes = tuple[tuple[int, int], ...]  # a schedule: from which round on, which value
+
+
+def holds(schedule: Changes, round_: int) -> int:
+    value = 0
+    for from_round, new in schedule:
+        if from_round <= round_:
+            value = new
+    return value
+
+
 @dataclass(frozen=True)
 class Rule:
-    """What a spec says about the public state."""
+    """What a spec says about the public state; sizes are numbers of bits."""
 
     seed: int
     sizes: tuple[int, ...]
     step: int
-    eta_num: int = 1
+    eta_nums: Changes = ((1, 1),)
     eta_den: int = 1
     lower_levels: tuple[int, ...] = ()
+    strides: Changes = ((1, 1),)
+    window: int = 1
 
     @property
     def num_params(self) -> int:
@@ -264,19 +292,33 @@ def start_p_hat(rule: Rule) -> list[int]:
     return [256 * level for level in rule.start()]
 
 
-def learn(rule: Rule, p_hat: Sequence[int], votes: Sequence[Sequence[int]]) -> list[int]:
-    tally = [sum(column) for column in zip(*votes, strict=True)]
+def learn(rule: Rule, r: int, p_hat: Sequence[int], votes: Sequence[Sequence[int]]) -> list[int]:
+    tally, eta_num = [sum(column) for column in zip(*votes, strict=True)], holds(rule.eta_nums, r)
     return [
-        clip(p + (rule.eta_num * t * UNIT) // (rule.eta_den * len(votes)), 0, UNIT)
+        clip(p + (eta_num * t * UNIT) // (rule.eta_den * len(votes)), 0, UNIT)
         for p, t in zip(p_hat, tally, strict=True)
     ]
 
 
-def settle(rule: Rule, p_hat: Sequence[int], k: Sequence[int]) -> list[int]:
+def settle(rule: Rule, r: int, p_hat: Sequence[int], k: Sequence[int]) -> list[int]:
+    stride = holds(rule.strides, r)
+    width = 256 * rule.step * stride
     return [
-        clip(k_i + (2 * (p - 256 * q) + 256 * rule.step) // (2 * 256 * rule.step), -127, 127)
+        clip(k_i + stride * ((2 * (p - 256 * q) + width) // (2 * width)), -127, 127)
         for p, q, k_i in zip(p_hat, rule.q(k), k, strict=True)
     ]
+
+
+def average(rule: Rule, r: int, mean: Sequence[int], p_hat: Sequence[int]) -> list[int]:
+    return [m + (p - m) // min(rule.window, 1 + r // 4) for m, p in zip(mean, p_hat, strict=True)]
+
+
+def release(rule: Rule, mean: Sequence[int], k: Sequence[int]) -> list[int]:
+    released = []
+    for m, k_i, q_start in zip(mean, k, rule.start(), strict=True):
+        below = (32768 - q_start) // rule.step
+        released.append(max(k_i, below + 1) if m > 1 << 23 else min(k_i, below))
+    return released
 
 
 # Moves

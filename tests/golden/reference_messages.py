@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
-from tests.golden.reference import Rule, decode_mask, release_contexts
+from tests.golden.reference import Rule, bit_sizes, decode_mask, release_contexts
 from tests.golden.reference_bytes import Reader, Refused, check, varint
 
 Message = dict[str, Any]
@@ -40,18 +41,33 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (6, "distribution", "string"),
         (7, "floats", "FloatTensor*"),
         (8, "structure", "bytes"),
+        (9, "tie", "uint32"),
     ],
+    "Count": [(1, "from_round", "uint32"), (2, "value", "uint32")],
+    "Rate": [(1, "from_round", "uint32"), (2, "value", "float")],
     "MaskProtocol": [
         (1, "step", "uint32"),
-        (2, "eta_num", "uint32"),
+        (2, "eta_nums", "Count*"),
         (3, "eta_den", "uint32"),
         (4, "start_level_deltas", "uint32*"),
+        (5, "strides", "Count*"),
+        (6, "window", "uint32"),
     ],
     "FedPMProtocol": [(1, "start_level_deltas", "uint32*")],
     "FedAvgProtocol": [(1, "momentum", "float")],
     "StcProtocol": [(1, "momentum", "float"), (2, "share", "float")],
-    "LocalTraining": [(1, "epochs", "uint32"), (2, "batch_size", "uint32"), (3, "learning_rate", "float")],
-    "DataPlan": [(1, "dataset", "string"), (2, "partition", "string"), (3, "num_slots", "uint32")],
+    "LocalTraining": [
+        (1, "epochs", "uint32"),
+        (2, "batch_size", "uint32"),
+        (3, "learning_rates", "Rate*"),
+        (4, "logit_adjustment", "float"),
+    ],
+    "DataPlan": [
+        (1, "dataset", "string"),
+        (2, "partition", "string"),
+        (3, "num_slots", "uint32"),
+        (4, "num_images", "uint32"),
+    ],
     "Spec": [
         (1, "protocol_version", "uint32"),
         (2, "run_id", "fixed64"),
@@ -64,6 +80,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (9, "fedavg", "FedAvgProtocol?"),
         (10, "fedavg_int8", "FedAvgProtocol?"),
         (11, "stc", "StcProtocol?"),
+        (12, "num_rounds", "uint32"),
     ],
     "Broadcast": [
         (1, "run_id", "fixed64"),
@@ -166,7 +183,7 @@ def encode(name: str, message: Message) -> bytes:
         elif single in SCHEMA:
             if value is not None:
                 out += _encode_field(number, single, value)
-        elif value or name == "Entry":
+        elif value or name == "Entry" or str(value) == "-0.0":
             out += _encode_field(number, single, value)
     return out
 
@@ -323,6 +340,7 @@ def check_model(model: Message) -> None:
     check_strategy(model.get("strategy", ""))
     check(model.get("distribution") in ("signed", "uniform", "normal"), "distribution")
     check(len(model.get("structure", b"")) == 16, "structure")
+    _within(model, "tie", 1, 256)
 
 
 def num_floats(model: Message) -> int:
@@ -337,28 +355,47 @@ def levels_of(protocol: Message) -> tuple[int, ...]:
     return tuple(levels)
 
 
+def check_schedule(changes: list[Message], least: float, most: float) -> None:
+    """Floats are above 0, whatever the least."""
+    check(1 <= len(changes) <= 256, "changes of a schedule")
+    rounds, values = zip(*((c.get("from_round", 0), c.get("value", 0)) for c in changes), strict=True)
+    check(rounds[0] == 1 and rounds[-1] <= MAX_ROUND, "rounds of a schedule")
+    check(all(a < b for a, b in pairwise(rounds)), "order of a schedule")
+    check(all(a != b for a, b in pairwise(values)), "change that changes nothing")
+    check(all(least <= value <= most and value > 0 for value in values), "values of a schedule")
+
+
 METHODS = {"mask", "fedpm", "fedpm_counts", "fedavg", "fedavg_int8", "stc"}
 
 
 def check_spec(spec: Message) -> None:
-    check(spec.get("protocol_version") == 4, "protocol version")
+    check(spec.get("protocol_version") == 5, "protocol version")
     check_model(spec.get("model", {}))
     check("floats" not in spec["model"], "floats in a federation")
     training, data = (spec.get(name, {}) for name in ("training", "data"))
     check(len(METHODS & set(spec)) == 1, "one method")
+    _within(spec, "num_rounds", 1, MAX_ROUND)
     if "mask" in spec:
-        for field, least in (("step", 256), ("eta_num", 1), ("eta_den", 1)):
-            _within(spec["mask"], field, least, 65535)
+        protocol = spec["mask"]
+        for field, least, most in (("step", 512, 65535), ("eta_den", 1, 65535), ("window", 1, 4096)):
+            _within(protocol, field, least, most)
+        check_schedule(protocol.get("eta_nums", []), 1, 65535)
+        check_schedule(protocol.get("strides", []), 1, min(127, 65535 // protocol["step"]))
+    else:
+        check(spec["model"]["tie"] == 1, "tie of another method")
     for name in {"mask", "fedpm", "fedpm_counts"} & set(spec):
         levels = levels_of(spec[name])
         check(len(levels) in (0, *(1 << i for i in range(12))), "number of start levels")
         check(not levels or (levels[0] >= 66 and levels[-1] <= 32768), "start levels")
     for name in {"fedavg", "fedavg_int8", "stc"} & set(spec):
-        check(0 <= spec[name].get("momentum", 0.0) < 1, "momentum")
+        momentum = spec[name].get("momentum", 0.0)
+        check(0 <= momentum < 1 and math.copysign(1, momentum) > 0, "momentum")
     check("stc" not in spec or 0 < spec["stc"].get("share", 0.0) <= 1, "share")
     _within(training, "epochs", 1, 10_000)
     _within(training, "batch_size", 1, 1 << 20)
-    check(0 < training.get("learning_rate", 0.0) <= 1000, "learning rate")
+    check_schedule(training.get("learning_rates", []), 0, 1000)
+    adjustment = training.get("logit_adjustment", 0.0)
+    check(0 <= adjustment <= 100 and math.copysign(1, adjustment) > 0, "logit adjustment")
     _text(data.get("dataset", ""))
     _within(data, "num_slots", 1, MAX_SLOTS)
     names = spec["model"]["input"]["class_names"]
@@ -427,15 +464,25 @@ def sizes_of(model: Message) -> tuple[int, ...]:
     return tuple(math.prod(layer["shape"]) for layer in model["layers"])
 
 
+def bit_sizes_of(model: Message) -> tuple[int, ...]:
+    return bit_sizes(sizes_of(model), model["tie"])
+
+
 def rule_of(spec: Message) -> Rule:
     model, protocol = spec["model"], spec["mask"]
+    eta_nums, strides = (
+        tuple((change["from_round"], change["value"]) for change in protocol[name])
+        for name in ("eta_nums", "strides")
+    )
     return Rule(
         seed=model.get("seed", 0),
-        sizes=sizes_of(model),
+        sizes=bit_sizes_of(model),
         step=protocol["step"],
-        eta_num=protocol["eta_num"],
+        eta_nums=eta_nums,
         eta_den=protocol["eta_den"],
         lower_levels=levels_of(protocol),
+        strides=strides,
+        window=protocol["window"],
     )
 
 
@@ -443,14 +490,14 @@ def rule_of(spec: Message) -> Rule:
 
 
 def encode_artifact(artifact: Message) -> bytes:
-    body = b"PEMN\x00\x04" + encode("Artifact", artifact)
+    body = b"PEMN\x00\x05" + encode("Artifact", artifact)
     return body + hashlib.sha256(body).digest()
 
 
 def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
     """Message, mask bits and inflated skeleton."""
     body, digest = data[:-32], data[-32:]
-    check(body.startswith(b"PEMN\x00\x04") and hashlib.sha256(body).digest() == digest, "frame")
+    check(body.startswith(b"PEMN\x00\x05") and hashlib.sha256(body).digest() == digest, "frame")
     artifact = decode("Artifact", body[6:])
     check_model(artifact.get("model", {}))
     check(len(artifact.get("weights_sha256", b"")) == 32, "hash of the weights")
@@ -470,5 +517,5 @@ def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
     for entry in entries:
         _text(entry["key"])
         _text(entry["value"], 1024, 0)
-    contexts = release_contexts(sizes_of(artifact["model"]), artifact["model"].get("seed", 0), edges)
+    contexts = release_contexts(bit_sizes_of(artifact["model"]), artifact["model"].get("seed", 0), edges)
     return artifact, decode_mask(artifact.get("mask", b""), contexts), skeleton

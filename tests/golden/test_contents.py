@@ -128,7 +128,38 @@ ACK: Message = {"run_id": 7, "round": 3, "slot": 1, "state_hash": b"h" * 16, "we
 TASK: Message = {"spec": SPEC, "broadcast": BROADCAST}
 UP = float(np.nextafter(np.float32(2**20), np.float32(2**21)))
 DOWN = float(np.nextafter(np.float32(1000), np.float32(2000)))
+ABOVE_100 = float(np.nextafter(np.float32(100), np.float32(200)))
 LONG = "ä" * 128  # 256 bytes
+
+
+def schedule(*numbers: int) -> list[Message]:
+    """Of rounds and values in turn."""
+    rounds, values = numbers[::2], numbers[1::2]
+    return [{"from_round": r, "value": value} for r, value in zip(rounds, values, strict=True)]
+
+
+def long_schedule(count: int) -> list[Message]:
+    return schedule(*(number for i in range(count) for number in (i + 1, i % 2 + 1)))
+
+
+def finest(stride: int) -> Message:
+    return {**SPEC["mask"], "step": 512, "strides": schedule(1, stride)}
+
+
+SCHEDULES = [schedule(1, 9), schedule(1, 9, 2, 8, 2**31 - 1, 9), long_schedule(256)]
+NO_SCHEDULES = [
+    [],
+    [{}],
+    schedule(0, 9),
+    schedule(2, 9),
+    schedule(1, 0),
+    schedule(1, 1, 2, 0),
+    schedule(1, 1, 2, 1),
+    schedule(1, 1, 1, 2),
+    schedule(1, 1, 3, 2, 2, 1),
+    schedule(1, 1, 2**31, 2),
+    long_schedule(257),
+]
 
 # Where in a content, what is taken there, what is not.
 BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
@@ -162,10 +193,16 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     (TASK, "spec.model.input.mean", [[-1e30]], [[], [-0.0], [0.0, 0.0], [float("nan")]]),
     (TASK, "spec.model.input.std", [[1e-30]], [[], [0.0], [-1.0], [float("inf")]]),
     (TASK, "spec.model.input.class_names", [["a", "a"], [LONG]], [[], [""], [LONG + "x"]]),
-    (TASK, "spec.protocol_version", [4], [0, 3, 5]),
-    (TASK, "spec.mask.step", [256, 65535], [0, 255, 65536]),
-    (TASK, "spec.mask.eta_num", [1, 65535], [0, 65536]),
+    (TASK, "spec.model.tie", [1, 2, 256], [0, 257, 2**32 - 1]),
+    (TASK, "spec.protocol_version", [5], [0, 4, 6]),
+    (TASK, "spec.num_rounds", [1, 2**31 - 1], [0, 2**31]),
+    (TASK, "spec.mask.step", [512, 65535], [0, 511, 65536]),
+    (TASK, "spec.mask.eta_nums", [*SCHEDULES, schedule(1, 65535)], [*NO_SCHEDULES, schedule(1, 65536)]),
     (TASK, "spec.mask.eta_den", [1, 65535], [0, 65536]),
+    # The example's step is a quarter.
+    (TASK, "spec.mask.strides", [schedule(1, 3, 5, 1), schedule(1, 3)], [*NO_SCHEDULES, schedule(1, 4)]),
+    (TASK, "spec.mask.window", [1, 4096], [0, 4097]),
+    (TASK, "spec.mask", [finest(127)], [finest(128)]),
     (
         TASK,
         "spec.mask.start_level_deltas",
@@ -174,7 +211,19 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     ),
     (TASK, "spec.training.epochs", [1, 10_000], [0, 10_001]),
     (TASK, "spec.training.batch_size", [1, 1 << 20], [0, (1 << 20) + 1]),
-    (TASK, "spec.training.learning_rate", [1e-45, 1000.0], [0.0, -0.1, DOWN, float("nan")]),
+    (TASK, "spec.training.learning_rates", SCHEDULES, NO_SCHEDULES),
+    (
+        TASK,
+        "spec.training.learning_rates.0.value",
+        [1e-45, 1000.0],
+        [0.0, -0.0, -0.1, DOWN, float("inf"), float("nan")],
+    ),
+    (
+        TASK,
+        "spec.training.logit_adjustment",
+        [0.0, 1e-45, 100.0],
+        [-0.0, -1e-45, ABOVE_100, float("inf"), float("nan")],
+    ),
     (TASK, "spec.data.dataset", ["x", LONG], ["", LONG + "x"]),
     (
         TASK,
@@ -193,6 +242,7 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
         ],
     ),
     (TASK, "spec.data.num_slots", [1, 1 << 20], [0, (1 << 20) + 1]),
+    (TASK, "spec.data.num_images", [0, 1, 2**32 - 1], []),
     (
         TASK,
         "spec.data",
@@ -233,10 +283,39 @@ def changed(value: Any, path: list[str], new: Any) -> Any:
 
 @pytest.mark.parametrize(("content", "path", "taken", "refused"), BOUNDS, ids=[bound[1] for bound in BOUNDS])
 def test_the_bounds_of_every_field(content: Message, path: str, taken: list[Any], refused: list[Any]) -> None:
-    for value in taken + refused:
+    for value, right in [(value, True) for value in taken] + [(value, False) for value in refused]:
         data = encode_content(changed(content, path.split("."), value))
-        assert accepts(lambda: decode(data)) == (value in taken), value  # noqa: B023
-        assert accepts(lambda: decode_content(data)) == (value in taken), value  # noqa: B023
+        assert accepts(lambda: decode(data)) == right, value  # noqa: B023
+        assert accepts(lambda: decode_content(data)) == right, value  # noqa: B023
+
+
+def spec_of(method: str, tie: int, **fields: float) -> Message:
+    spec = {name: value for name, value in SPEC.items() if name != "mask"}
+    return {**spec, "model": {**SPEC["model"], "tie": tie}, method: fields}
+
+
+@pytest.mark.parametrize(
+    ("spec", "taken"),
+    [
+        (spec_of("fedpm", 1), True),
+        (spec_of("fedpm", 2), False),
+        (spec_of("fedpm_counts", 2), False),
+        (spec_of("fedavg", 1), True),
+        (spec_of("fedavg", 2), False),
+        (spec_of("fedavg_int8", 256), False),
+        (spec_of("stc", 1, share=0.5), True),
+        (spec_of("stc", 2, share=0.5), False),
+        (spec_of("fedavg", 1, momentum=0.5), True),
+        (spec_of("fedavg", 1, momentum=-0.0), False),
+        (spec_of("fedavg_int8", 1, momentum=-0.0), False),
+        (spec_of("fedavg", 1, momentum=1.0), False),
+        (spec_of("stc", 1, share=0.5, momentum=-0.0), False),
+    ],
+)
+def test_other_methods(spec: Message, taken: bool) -> None:
+    data = encode_content({"spec": spec, "broadcast": BROADCAST})
+    assert accepts(lambda: decode(data)) == taken
+    assert accepts(lambda: decode_content(data)) == taken
 
 
 def file_with(edges: list[int]) -> bytes:
@@ -359,7 +438,7 @@ def test_how_many_floats_a_network_may_have(shapes: list[list[int]], taken: bool
 
 def test_a_file_of_the_version_before_is_refused() -> None:
     data = file_with([])
-    body = data[:5] + b"\x02" + data[6:-32]
+    body = data[:5] + b"\x04" + data[6:-32]
     old = body + hashlib.sha256(body).digest()
     with pytest.raises(Refused):
         decode_artifact(old)

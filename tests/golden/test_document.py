@@ -25,7 +25,7 @@ from pemn.generator import Purpose
 from pemn.ledger import Entry
 from pemn.link import client, frames, keepalive, server, session
 from pemn.link.v1 import link_pb2
-from pemn.mask import Mask
+from pemn.mask import Mask, untied
 from pemn.onnx.v1 import onnx_pb2
 from pemn.prototype import Strategy
 from pemn.wire import limits
@@ -172,9 +172,10 @@ def names_in_packed_files() -> tuple[dict[str, str], set[str]]:
     packed = pytest.importorskip("pemn.export.packed")
     operators: dict[str, str] = {}
     tensors: set[str] = set()
-    for strategy, distribution in itertools.product(["rp:0.3", "full", "mp"], Distribution):
-        model = dataclasses.replace(MODEL, strategy=Strategy.parse(strategy), distribution=distribution)
-        mask = Mask.from_bits(np.ones(model.num_params, np.bool_), model.sizes)
+    for strategy, distribution, tie in itertools.product(["rp:0.3", "full", "mp"], Distribution, [1, 3]):
+        named = Strategy.parse(strategy)
+        model = dataclasses.replace(MODEL, strategy=named, distribution=distribution, tie=tie)
+        mask = Mask.from_bits(np.ones(model.num_bits, np.bool_), model.bit_sizes)
         file = onnx_pb2.Model.FromString(packed.packed(Artifact.of(model, mask, SKELETON, {})))
         for node in file.graph.node:
             if node.name.startswith("pemn/"):
@@ -207,6 +208,16 @@ def test_the_table_of_quantiles() -> None:
         assert table[int(u)] == np.float16(entry)
         assert f"`{table.view(np.uint16)[int(u)]:04x}`" == binary16
         assert reference.normal_entry(int(u)) == table[int(u)]
+
+
+def test_the_tied_masks_of_the_table() -> None:
+    told = rows(section("Tied masks"), 4)
+    assert len(told) > 3
+    for size, tie, bits, weights in told:
+        told_bits, told_weights = ([int(bit) for bit in text.strip("`")] for text in (bits, weights))
+        assert reference.untied(told_bits, [int(size)], int(tie)) == told_weights
+        mask = Mask.from_bits(np.array(told_bits, np.bool_), [len(told_bits)])
+        assert untied(mask, [int(size)], int(tie)).bits().astype(int).tolist() == told_weights
 
 
 def test_golden_words() -> None:

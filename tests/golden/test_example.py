@@ -57,8 +57,9 @@ SPEC = Spec(
     run_id=0xFEDCBA9876543210,
     model=MODEL,
     protocol=MaskProtocol(16384, Schedule.always(2), 3, (3277, 9830, 19661, 29491)),
-    training=LocalTraining(3, 64, golden.SPEC["training"]["learning_rate"]),
+    training=LocalTraining(3, 64, Schedule.always(golden.SPEC["training"]["learning_rates"][0]["value"])),
     data=DataPlan("example", "iid", 2),
+    num_rounds=20,
 )
 
 
@@ -180,7 +181,7 @@ def test_an_error() -> None:
 
 
 def test_the_frames_of_the_link() -> None:
-    hello = pb.Hello(protocol_version=4, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
+    hello = pb.Hello(protocol_version=5, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
     frame = EXAMPLE["link: hello of slot 1"]
     same(pb.SessionRequest(hello=hello).SerializeToString(), frame)
     assert parse_request(frame).hello == hello

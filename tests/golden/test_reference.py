@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import random
 import re
+import struct
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,11 +28,12 @@ from pemn.federation.groups import LayerGroups
 from pemn.federation.levels import Levels
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.federation.public import PublicState
-from pemn.mask import Mask
+from pemn.mask import Mask, untied
 from pemn.partition import Partition
 from pemn.prototype import Source, Strategy, sources
 from pemn.rebuild import frozen_weights, rebuild, weights_sha256
 from pemn.schedule import Schedule
+from pemn.wire import limits
 from pemn.wire.protocols import MaskProtocol
 from tests.golden import reference, reference_codes
 from tests.golden.forgery import accepts, damage, same_fate
@@ -40,6 +43,7 @@ from tests.golden.reference_messages import check_partition, check_strategy, spe
 from tests.golden.reference_shares import shares
 from tests.networks import model_spec
 
+HALF = 1 << 23  # as p_hat has it
 KEYS = st.integers(0, 2**64 - 1)
 SHAPES = st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=3).map(tuple), min_size=1, max_size=4)
 RATIOS = st.floats(0, 1, exclude_min=True) | st.sampled_from([1e-4, 1e-5, 0.1, 0.01, 5e-324])
@@ -78,7 +82,7 @@ def test_weights(
     assert frozen_weights(model).tolist() == frozen
     bits = data.draw(st.lists(st.booleans(), min_size=len(frozen), max_size=len(frozen)))
     mask = Mask.from_bits(np.array(bits, np.bool_), model.sizes)
-    assert mask.packed.tobytes() == reference.packed_mask([int(bit) for bit in bits], shapes)
+    assert mask.packed.tobytes() == reference.packed_mask([int(bit) for bit in bits], model.sizes)
     masked = reference.masked(frozen, [int(bit) for bit in bits])
     assert weights_sha256(rebuild(model, mask)) == reference.weights_hash(masked)
 
@@ -139,13 +143,24 @@ def test_layer_groups(sizes: list[int]) -> None:
     assert groups.ids(0, sum(sizes)).tolist() == reference.layer_groups(sizes)
 
 
-def rule(draw: random.Random, sizes: tuple[int, ...]) -> tuple[reference.Rule, Levels]:
+def rule(draw: random.Random, sizes: tuple[int, ...], least_step: int = 1) -> tuple[reference.Rule, Levels]:
     size = draw.choice([0, 1, 2, 8, 64])
     lower = tuple(sorted(draw.randint(66, 32768) for _ in range(size)))
-    step, eta_num, eta_den = (draw.choice([1, 77, 4096, 32768, 65535]) for _ in range(3))
+    step, eta_den = (draw.choice([least_step, 777, 4096, 32768, 65535]) for _ in range(2))
+    eta_nums = schedule(draw, [1, 77, 4096, 32768, 65535])
+    strides = schedule(draw, [1, 2, 3, 7, 64, 127], min(127, 65535 // step))
+    window = draw.choice([1, 2, 5, 4096])
     seed = draw.getrandbits(64)
-    levels = Levels(MaskProtocol(step, Schedule.always(eta_num), eta_den, lower), seed, sizes)
-    return reference.Rule(seed, sizes, step, eta_num, eta_den, lower), levels
+    protocol = MaskProtocol(step, Schedule(eta_nums), eta_den, lower, Schedule(strides), window)
+    plain = reference.Rule(seed, sizes, step, eta_nums, eta_den, lower, strides, window)
+    return plain, Levels(protocol, seed, sizes)
+
+
+def schedule(draw: random.Random, values: list[int], most: int = 65535) -> reference.Changes:
+    """Up to five changes in the rounds that the tests look at."""
+    drawn = [(round_, min(draw.choice(values), most)) for round_ in sorted(draw.sample(range(2, 9), 4))]
+    drawn.insert(0, (1, min(draw.choice(values), most)))
+    return tuple(drawn[:1] + [new for old, new in pairwise(drawn) if new[1] != old[1]])
 
 
 SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=12).map(tuple)
@@ -160,7 +175,7 @@ def test_a_round(draw: random.Random, sizes: tuple[int, ...], num_votes: int) ->
     array = np.array(k, np.int8)
     q = levels.at(array)
     assert q.tolist() == plain.q(k)
-    round_, run_id = draw.randint(0, 2**31 - 2), draw.getrandbits(64)
+    round_, run_id = draw.choice([*range(9), draw.randint(0, 2**31 - 2)]), draw.getrandbits(64)
     assert PublicState(round_, array).hash(run_id) == reference.state_hash(run_id, round_, k)
     assert numbers(levels.mask(array).bits()) == reference.state_mask(plain.q(k))
 
@@ -188,15 +203,70 @@ def test_a_round(draw: random.Random, sizes: tuple[int, ...], num_votes: int) ->
         )
 
     p_hat = [draw.randint(0, 1 << 24) for _ in range(num_params)]
-    edges = [256 * q_i + draw.choice([-128, 128]) * plain.step + draw.randint(-1, 1) for q_i in q.tolist()]
+    voted = round_ + 1
+    half = 128 * plain.step * reference.holds(plain.strides, voted)
+    edges = [256 * q_i + draw.choice([-half, half]) + draw.randint(-1, 1) for q_i in q.tolist()]
     at_edges = np.array(edges, np.int32).clip(0, 1 << 24)  # of the dead zone
-    assert tally.settle(levels.protocol, at_edges, array, q).tolist() == reference.settle(
-        plain, at_edges.tolist(), k
+    assert tally.settle(levels.protocol, voted, at_edges, array, q).tolist() == reference.settle(
+        plain, voted, at_edges.tolist(), k
     )
-    learnt = tally.learn(levels.protocol, np.array(p_hat, np.int32), votes)
-    assert learnt.tolist() == reference.learn(plain, p_hat, plain_votes)
-    settled = tally.settle(levels.protocol, learnt, array, q)
-    assert settled.tolist() == reference.settle(plain, learnt.tolist(), k)
+    learnt = tally.learn(levels.protocol, voted, np.array(p_hat, np.int32), votes)
+    assert learnt.tolist() == reference.learn(plain, voted, p_hat, plain_votes)
+    settled = tally.settle(levels.protocol, voted, learnt, array, q)
+    assert settled.tolist() == reference.settle(plain, voted, learnt.tolist(), k)
+
+
+@settings(max_examples=60)
+@given(st.randoms(use_true_random=False), SIZES)
+def test_averages(draw: random.Random, sizes: tuple[int, ...]) -> None:
+    plain, levels = rule(draw, sizes)
+    mean, plain_mean = np.array(reference.start_p_hat(plain), np.int32), reference.start_p_hat(plain)
+    assert tally.start(levels.at(np.zeros(sum(sizes), np.int8))).tolist() == plain_mean
+    for round_ in [*range(1, 30), 2**31 - 1]:
+        p_hat = [draw.choice([0, 1 << 24, draw.randint(0, 1 << 24)]) for _ in plain_mean]
+        mean = tally.average(levels.protocol, round_, mean, np.array(p_hat, np.int32))
+        plain_mean = reference.average(plain, round_, plain_mean, p_hat)
+        assert mean.dtype == np.int32
+        assert mean.tolist() == plain_mean
+
+
+@settings(max_examples=100)
+@given(st.randoms(use_true_random=False), SIZES)
+def test_releases(draw: random.Random, sizes: tuple[int, ...]) -> None:
+    plain, levels = rule(draw, sizes, least_step=limits.MIN_STEP)
+    k = [draw.choice([0, 1, -1, 127, -127, draw.randint(-127, 127)]) for _ in range(sum(sizes))]
+    mean = [draw.choice([0, HALF, HALF + 1, 1 << 24, draw.randint(0, 1 << 24)]) for _ in k]
+    array, starts = np.array(k, np.int8), levels.at(np.zeros(len(k), np.int8))
+    released = tally.release(levels.protocol, np.array(mean, np.int32), array, starts)
+    assert released.dtype == np.int8
+    assert released.tolist() == reference.release(plain, mean, k)
+    wanted = [int(m > HALF) for m in mean]
+    assert reference.state_mask(plain.q(released.tolist())) == wanted
+    # None has moved that need not, none further than it must.
+    for i, (before, after) in enumerate(zip(k, released.tolist(), strict=True)):
+        nearer = after if before == after else after - 1 if after > before else after + 1
+        near = [*k[:i], nearer, *k[i + 1 :]]
+        assert (before == after) == (reference.state_mask(plain.q(k))[i] == wanted[i])
+        assert (reference.state_mask(plain.q(near))[i] == wanted[i]) == (before == after)
+    again = tally.release(levels.protocol, np.array(mean, np.int32), released, starts)
+    assert again.tolist() == released.tolist()
+
+
+@given(SHAPES, st.integers(1, 9), st.sampled_from(Distribution), st.data())
+def test_tied_masks(
+    shapes: list[tuple[int, ...]], tie: int, distribution: Distribution, data: st.DataObject
+) -> None:
+    model = replace(model_spec(*shapes), distribution=distribution, tie=tie)
+    sizes = model.sizes
+    assert model.bit_sizes == reference.bit_sizes(sizes, tie)
+    bits = data.draw(st.lists(st.integers(0, 1), min_size=model.num_bits, max_size=model.num_bits))
+    mask = Mask.from_bits(np.array(bits, np.bool_), model.bit_sizes)
+    assert mask.packed.tobytes() == reference.packed_mask(bits, model.bit_sizes)
+    plain = reference.untied(bits, sizes, tie)
+    assert untied(mask, sizes, tie) == Mask.from_bits(np.array(plain, np.bool_), sizes)
+    scales = [layer.scale for layer in model.layers]
+    frozen = reference.frozen_weights(model.seed, str(model.strategy), distribution, shapes, scales)
+    assert rebuild(model, mask).tobytes() == struct.pack(f"<{len(plain)}f", *reference.masked(frozen, plain))
 
 
 @settings(max_examples=60)

@@ -7,7 +7,7 @@ what was trained and from the definitions (docs/algorithm.md), with whole arrays
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -17,6 +17,7 @@ from pemn.errors import MissingSpec, OutOfSync, WrongRound
 from pemn.federation.levels import HIGHEST, LOWEST, Levels, dither
 from pemn.federation.public import PublicState
 from pemn.methods import Ballot, Server, ServerState, decode_state, encode_state
+from pemn.schedule import Schedule
 from pemn.wire import limits
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.spec import Spec
@@ -32,14 +33,45 @@ MODEL = model_spec((9, 13), (10, 9))
 def specs(draw: st.DrawFn) -> Spec:
     sides = st.one_of(st.integers(1, 5), st.integers(1, 40))
     shapes = draw(st.lists(st.tuples(sides, sides), min_size=1, max_size=12))
-    return run_spec(
-        model_spec(*shapes, seed=draw(st.integers(0, 2**64 - 1))),
+    step = draw(st.one_of(st.sampled_from([4096, 16384, 32768]), st.integers(limits.MIN_STEP, 65535)))
+    spec = run_spec(
+        replace(
+            model_spec(*shapes, seed=draw(st.integers(0, 2**64 - 1))), tie=draw(st.sampled_from([1, 1, 2, 5]))
+        ),
         num_slots=draw(st.integers(1, 5)),
-        step=draw(st.one_of(st.sampled_from([4096, 16384, 32768]), st.integers(limits.MIN_STEP, 65535))),
+        step=step,
         spread=draw(st.sampled_from([0.0, 1.0, 3.0])),
         eta=draw(st.sampled_from([(1, 1), (1, 3), (5, 2), (65535, 1)])),
         run_id=draw(st.integers(0, 2**64 - 1)),
     )
+    most = min(limits.MAX_STRIDE, 65535 // step)
+    protocol = replace(
+        spec.mask,
+        eta_num=draw(st.just(spec.mask.eta_num) | schedules(65535)),
+        stride=draw(st.just(spec.mask.stride) | schedules(most)),
+        window=draw(st.sampled_from([1, 2, 5])),
+    )
+    num_rounds = draw(st.sampled_from([1, 2, 3, 4, limits.MAX_ROUND]))
+    return replace(spec, protocol=protocol, num_rounds=num_rounds)
+
+
+@st.composite
+def schedules(draw: st.DrawFn, most: int) -> Schedule[int]:
+    """Values 1 .. most by round, of the first few rounds."""
+    changes = [(1, draw(st.integers(1, most)))]
+    for round_ in draw(st.sets(st.integers(2, 5), max_size=3).map(sorted)):
+        value = draw(st.integers(1, most))
+        if value != changes[-1][1]:
+            changes.append((round_, value))
+    return Schedule(tuple(changes))
+
+
+def of_round(schedule: Schedule[int], round_: int) -> int:
+    """What holds in a round, looked up once more."""
+    value = 0
+    for begin, new in schedule.changes:
+        value = new if begin <= round_ else value
+    return value
 
 
 @dataclass
@@ -86,7 +118,8 @@ class World:
         self.state, self.ballot = self.server.start(), self.server.open()
         self.nodes = [self.fresh(slot) for slot in range(self.spec.data.num_slots)]
         self.states = {0: self.state.public.values}
-        self.p_hat = self.levels.at(self.state.public.values).astype(np.int64) * 256
+        self.starts = self.levels.at(self.state.public.values).astype(np.int64)
+        self.p_hat = self.mean = self.starts * 256
 
     def fresh(self, slot: int, state: PublicState | None = None, *, spec: Spec | None = None) -> Node:
         """A process that has just started, with what its store has kept."""
@@ -157,13 +190,22 @@ class World:
         assert self.ballot.rounds == {update_of(a).slot: update_of(a).round for a in self.accepted}
         if killed:
             self.state = self._commit_again(before, rng or random.Random(0))
-        self._learn(self.accepted)
         now = self.state.public
+        self._learn(now.round, self.accepted)
+        self.mean = self.mean + (self.p_hat - self.mean) // min(self.spec.mask.window, 1 + now.round // 4)
         self.states[now.round] = now.values
         self.voted |= self.ballot.rounds
         self.ballot, self.accepted = self.server.open(), []
-        assert np.array_equal(self.state.private[0], self.p_hat)
-        assert np.array_equal(now.values, self._settled(before.public.values))
+        assert [array.tolist() for array in self.state.private] == (
+            [self.p_hat.tolist()] if self.spec.mask.window == 1 else [self.p_hat.tolist(), self.mean.tolist()]
+        )
+        settled = self._settled(now.round, before.public.values)
+        if now.round == self.spec.num_rounds:
+            settled = self._released(settled)
+            assert np.array_equal(self.levels.mask(now.values).bits(), self.mean > UNIT // 2)
+        assert np.array_equal(now.values, settled)
+        released = self.server.method.released(now, self.state.private)
+        assert np.array_equal(released.values, self._released(now.values.astype(np.int64)))
         self._check_past()
 
     def _commit_again(self, before: ServerState, rng: random.Random) -> ServerState:
@@ -176,7 +218,7 @@ class World:
         assert encode_state(self.server, after) == encode_state(self.server, self.state)
         return after
 
-    def _learn(self, accepted: list[bytes]) -> None:
+    def _learn(self, round_: int, accepted: list[bytes]) -> None:
         """p_hat, from what was trained."""
         if not accepted:
             return
@@ -188,14 +230,25 @@ class World:
             u = dither(self.spec.model.seed, update.round, update.slot, 0, q.size)
             total += (u < trained).astype(np.int64) - (u < q)
         rule = self.spec.mask
-        self.p_hat = self.p_hat + rule.eta_num * total * UNIT // (rule.eta_den * len(accepted))
+        eta_num = of_round(rule.eta_num, round_)
+        self.p_hat = self.p_hat + eta_num * total * UNIT // (rule.eta_den * len(accepted))
         self.p_hat = self.p_hat.clip(0, UNIT)
 
-    def _settled(self, k: NDArray[np.int8]) -> NDArray[np.int64]:
+    def _settled(self, round_: int, k: NDArray[np.int8]) -> NDArray[np.int64]:
         """The new k, from p_hat."""
-        step = 256 * self.spec.mask.step
+        stride = of_round(self.spec.mask.stride, round_)
+        width = 256 * self.spec.mask.step * stride
         distance = self.p_hat - 256 * self.levels.at(k).astype(np.int64)
-        return (k + (2 * distance + step) // (2 * step)).clip(-127, 127)
+        return (k + stride * ((2 * distance + width) // (2 * width))).clip(-127, 127)
+
+    def _released(self, k: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of all k whose q says what the mean says the nearest: the way is tried out, step by step."""
+        wanted, k = self.mean > UNIT // 2, k.copy()
+        while True:
+            kept = self.starts + k * self.spec.mask.step > 32768
+            if np.array_equal(kept, wanted):
+                return k
+            k += wanted.astype(np.int64) - kept
 
     def _check_past(self) -> None:
         now = self.state.public.round

@@ -155,13 +155,13 @@ def test_a_server_that_goes_back_takes_its_clients_along() -> None:
         for slot in range(3):
             world.deliver(slot, world.train(slot))
         world.commit()
-    old, p_hat, voted = world.state, world.p_hat, dict(world.voted)
+    old, p_hat, mean, voted = world.state, world.p_hat, world.mean, dict(world.voted)
     for slots in ((0, 1), (0, 1, 2)):
         for slot in slots:
             world.deliver(slot, world.train(slot))
         world.commit()
     lost = [world.train(slot) for slot in range(3)]  # of round 5, from a state that no longer is
-    world.state, world.p_hat, world.voted = old, p_hat, voted
+    world.state, world.p_hat, world.mean, world.voted = old, p_hat, mean, voted
     for _ in range(2):
         world.deliver(2, world.train(2))
         world.commit()
@@ -198,7 +198,7 @@ def test_colluders_move_a_weight_by_at_most_their_share(
             answer = honest_votes.get(slot) or forge(world, slot, attack if attacking else "nothing", rng)
             ballot.add(world.server.read_vote(world.state, slot, update_of(answer)))
         ends.append(world.server.commit(world.state, ballot).private[0].astype(np.int64))
-    share = spec.mask.eta_num * colluding * UNIT / (spec.mask.eta_den * count)
+    share = spec.mask.eta_num.changes[0][1] * colluding * UNIT / (spec.mask.eta_den * count)
     assert np.abs(ends[0] - ends[1]).max() <= share + 1  # a division rounds down
     if attack == "raise" and count == 1:  # alone it has all that the bound gives
         moved = ends[0] - ends[1]

@@ -18,8 +18,8 @@ from pemn.distribution import Distribution
 from pemn.errors import LocalError, MalformedArtifact
 from pemn.federation.levels import HALF, Levels, normal_start_levels
 from pemn.federation.release import start_edges
-from pemn.mask import Mask
-from pemn.rebuild import rebuild
+from pemn.mask import Mask, untied
+from pemn.rebuild import frozen_weights, rebuild
 from pemn.schedule import Schedule
 from pemn.wire import limits
 from pemn.wire.protocols import MaskProtocol
@@ -27,7 +27,7 @@ from pemn.wire.v1 import messages_pb2 as pb
 from tests.models import make_artifact, make_normed, skeleton_of
 from tests.networks import model_spec
 
-HEADER = MAGIC + b"\x00\x04"
+HEADER = MAGIC + b"\x00\x05"
 
 
 def seal(message: bytes) -> bytes:
@@ -61,6 +61,29 @@ def test_round_trip(artifact: Artifact, data: bytes) -> None:
     np.testing.assert_array_equal(back.weights(), rebuild(artifact.model, artifact.mask))
 
 
+@pytest.mark.parametrize("tie", [2, 3, 9, 256])
+def test_round_trip_of_a_tied_mask(tie: int) -> None:
+    artifact = make_artifact(tie=tie)
+    data = artifact.to_bytes()
+    back = Artifact.from_bytes(data)
+    assert back == artifact
+    assert back.to_bytes() == data
+    model, mask = back.model, back.weights_mask()
+    assert mask.sizes == model.sizes
+    assert abs(mask.density - 0.5) < 0.05
+    np.testing.assert_array_equal(back.weights(), np.where(mask.bits(), frozen_weights(model), 0))
+    assert sizes_in_file(data)["mask"] <= model.num_bits / 8 + 2
+    assert dataclasses.replace(back, model=model).weights_mask() == untied(back.mask, model.sizes, tie)
+
+
+def test_a_mask_with_a_bit_a_weight_does_not_fit_a_tie(artifact: Artifact) -> None:
+    tied = dataclasses.replace(artifact.model, tie=2)
+    with pytest.raises(LocalError, match="mask of another network"):
+        dataclasses.replace(artifact, model=tied)
+    with pytest.raises(LocalError, match="mask of another network"):
+        dataclasses.replace(make_artifact(tie=2), model=artifact.model)
+
+
 @pytest.mark.parametrize("distribution", Distribution)
 def test_round_trip_with_floats(distribution: Distribution) -> None:
     artifact = make_normed(distribution)
@@ -74,7 +97,7 @@ def test_round_trip_with_floats(distribution: Distribution) -> None:
 
 
 def test_the_file_is_as_documented(artifact: Artifact, data: bytes) -> None:
-    assert data.startswith(b"PEMN\x00\x04")
+    assert data.startswith(b"PEMN\x00\x05")
     assert data[-32:] == hashlib.sha256(data[:-32]).digest()
     proto = message_of(data)
     assert zlib.decompress(proto.onnx_skeleton, wbits=-15) == artifact.onnx_skeleton
@@ -158,7 +181,7 @@ def test_a_forger_gets_a_clear_refusal_or_a_whole_file(draw: st.DataObject) -> N
     [
         (lambda data: b"", "not a .pemn file: got no bytes"),
         (lambda data: b"PK\x03\x04" + data[4:], "not a .pemn file: got 504b0304"),
-        (lambda data: b"PEMN\x00\x02" + data[6:], "version of a .pemn file: got 0002; wanted 0004"),
+        (lambda data: b"PEMN\x00\x04" + data[6:], "version of a .pemn file: got 0004; wanted 0005"),
         (lambda data: data + b"\x00", "cut off or damaged"),
         (lambda data: data[:-1], "cut off or damaged"),
         (lambda data: seal(b""), "empty architecture"),

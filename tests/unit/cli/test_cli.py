@@ -135,6 +135,21 @@ def test_inspect_says_what_the_network_is(model: Path, capsys: Capture) -> None:
         assert word in text
 
 
+def test_inspect_and_verify_count_the_weights_of_a_tied_mask(model: Path, capsys: Capture) -> None:
+    artifact = make_artifact(tie=3, density=0.1)
+    model.write_bytes(artifact.to_bytes())
+    facts = json.loads(succeeds(capsys, "inspect", model, "--json"))
+    weights, kept = artifact.weights(), int(np.count_nonzero(artifact.weights()))
+    assert (facts["tie"], facts["num_masked"], facts["kept"]) == (3, weights.size, kept)
+    assert sum(layer["kept"] for layer in facts["layers"]) == kept
+    assert facts["density"] == pytest.approx(kept / weights.size)
+    assert facts["mask_sha256"] == artifact.mask.sha256.hex()
+    text = succeeds(capsys, "inspect", model)
+    assert "in the file, where 3 weights share a bit, sha256" in text
+    assert "by the paper's rule: a bit for 3 weights, 32 bits a unique value" in text
+    assert f" {kept:,} of {weights.size:,} weights kept" in succeeds(capsys, "verify", model)
+
+
 def test_inspect_says_what_floats_there_are(model: Path, capsys: Capture) -> None:
     artifact = make_normed()
     model.write_bytes(artifact.to_bytes())

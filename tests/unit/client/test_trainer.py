@@ -42,6 +42,35 @@ def test_each_slot_trains_on_its_own_share() -> None:
     assert not np.array_equal(trained[0][0], trained[1][0])
 
 
+def test_shares_of_the_first_images() -> None:
+    spec = spec_of(partition="dirichlet:1.0")
+    spec = replace(spec, data=replace(spec.data, num_images=200))
+    data = load("digits", None, "train")
+    wanted = shards(Partition.parse("dirichlet:1.0"), data.labels[:200], 3, spec.model.seed)
+    assert sum(map(len, wanted)) == 200
+    for slot, share in enumerate(wanted):
+        trainer = TrainerFactory(device="cpu")(spec, slot)
+        assert trainer.labels.tolist() == data.labels[share].tolist()
+        assert np.array_equal(trainer.images.numpy(), spec.model.input.normalise(data.images[share]))
+
+
+@pytest.mark.parametrize("partition", ["iid", "own"])
+def test_more_images_than_there_are(partition: str) -> None:
+    spec, factory = spec_of(partition=partition), TrainerFactory(device="cpu")
+    every = len(load("digits", None, "train").labels)
+    factory(replace(spec, data=replace(spec.data, num_images=every)), 0)
+    with pytest.raises(
+        WrongSpec, match=rf"training images: got {every + 1}; wanted at most {every}; in digits"
+    ):
+        factory(replace(spec, data=replace(spec.data, num_images=every + 1)), 0)
+
+
+def test_fewer_images_than_shares() -> None:
+    spec = spec_of()
+    with pytest.raises(WrongSpec, match=r"shares of digits: too few images .* got 2 images; .* 3"):
+        TrainerFactory(device="cpu")(replace(spec, data=replace(spec.data, num_images=2)), 0)
+
+
 def test_own_data_are_not_divided() -> None:
     spec = spec_of(partition="own")
     q = Levels.of(spec).at(np.zeros(spec.model.num_params, np.int8))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import pemn.mask as mask_module
 from pemn.errors import LocalError
-from pemn.mask import Mask, packed_bytes
+from pemn.mask import Mask, packed_bytes, untied
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=5).map(tuple)
 
@@ -78,3 +78,37 @@ def test_a_mask_does_not_change() -> None:
     mask = Mask.from_bits(np.ones(3, np.bool_), (3,))
     with pytest.raises(ValueError, match="read-only"):
         mask.packed[0] = 0
+
+
+TIES = st.integers(1, 50)
+
+
+@given(SIZES, TIES, st.integers(0, 1000))
+def test_of_the_weights_that_share_a_bit_every_other_is_kept(
+    sizes: tuple[int, ...], tie: int, seed: int
+) -> None:
+    counts = [-(-size // tie) for size in sizes]
+    mask = Mask.from_bits(draw(tuple(counts), seed), counts)
+    whole = untied(mask, sizes, tie)
+    assert whole.sizes == sizes
+    bits, weights = mask.bits(), whole.bits()
+    for size, count in zip(sizes, counts, strict=True):
+        layer, bits = bits[:count], bits[count:]
+        kept, weights = weights[:size], weights[size:]
+        for i in range(count):
+            shared = kept[i::count].tolist()
+            assert len(shared) <= tie
+            assert shared == [bool(layer[i]) ^ bool(turn % 2) for turn in range(len(shared))]
+            # Half of them, whatever the bit is; of an odd number the one that is left over has it.
+            assert sum(shared) == len(shared) // 2 + (len(shared) % 2 and layer[i])
+
+
+def test_bits_that_nobody_shares_are_those_of_the_weights() -> None:
+    mask = Mask.from_bits(draw((9, 3), 1), (9, 3))
+    assert untied(mask, (9, 3), 1) is mask
+
+
+@pytest.mark.parametrize("tie", [1, 2, 5])
+def test_the_tied_mask_of_another_network_is_refused(tie: int) -> None:
+    with pytest.raises(LocalError, match=r"mask of another network: got \(3, 1\); wanted"):
+        untied(Mask.from_bits(draw((3, 1), 1), (3, 1)), (9, 3), tie)

@@ -53,3 +53,23 @@ def test_the_papers_compression_ratio() -> None:
     assert ratios["rp:1e-5"] == pytest.approx(96.875 - 100 / 1216)
     assert ratios["mp"] == pytest.approx(96.875 - 100 * 640 / 1216)
     assert ratios["full"] == pytest.approx(-3.125)
+
+
+@pytest.mark.parametrize(("tie", "bits"), [(1, (576, 640)), (5, (116, 128)), (256, (3, 3))])
+def test_a_bit_for_several_weights(tie: int, bits: tuple[int, ...]) -> None:
+    spec = replace(SPEC, tie=tie)
+    assert spec.bit_sizes == bits
+    assert spec.num_bits == sum(bits)
+    assert (spec.sizes, spec.num_params) == ((576, 640), 1216)
+
+
+@pytest.mark.parametrize("tie", [0, -1, 257])
+def test_how_many_weights_may_share_a_bit(tie: int) -> None:
+    with pytest.raises(LocalError, match=rf"weights that share a bit: got {tie}; wanted 1 .. 256"):
+        replace(SPEC, tie=tie)
+
+
+def test_the_papers_compression_ratio_of_tied_masks() -> None:
+    assert replace(SPEC, tie=4).paper_compression_ratio - SPEC.paper_compression_ratio == pytest.approx(
+        100 * (1 / 32 - 1 / 128)
+    )

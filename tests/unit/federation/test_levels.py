@@ -72,14 +72,17 @@ def test_no_start_level_is_out_of_range(spread: float) -> None:
     assert lower[0] >= LOWEST
     assert lower[-1] <= 32_768
     assert (
-        MaskProtocol.from_proto(MaskProtocol(256, Schedule.always(1), 1, lower).to_proto()).start_levels
+        MaskProtocol.from_proto(MaskProtocol(512, Schedule.always(1), 1, lower).to_proto()).start_levels
         == lower
     )
 
 
 def with_start_levels(*lower: int) -> pb.MaskProtocol:
     deltas = [b - a for a, b in zip((0, *lower), lower, strict=False)]
-    return pb.MaskProtocol(step=256, eta_num=1, eta_den=1, start_level_deltas=deltas)
+    once = [pb.Count(from_round=1, value=1)]
+    return pb.MaskProtocol(
+        step=512, eta_nums=once, eta_den=1, start_level_deltas=deltas, strides=once, window=1
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from pemn.errors import LocalError
 from pemn.federation import tally as tally_module
 from pemn.federation.flips import Draw, Flips
-from pemn.federation.levels import Levels, normal_start_levels
+from pemn.federation.levels import HALF, HIGHEST, LOWEST, Levels, normal_start_levels
 from pemn.federation.planes import GROUP
-from pemn.federation.tally import UNIT, Tally, learn, settle, start
+from pemn.federation.tally import UNIT, Tally, average, learn, release, settle, start
 from pemn.schedule import Schedule
+from pemn.wire import limits
 from pemn.wire.protocols import MaskProtocol
 
 N = 13
@@ -145,7 +146,7 @@ def test_sums_of_weights_that_are_not_there_are_refused(first: int, stop: int) -
 def test_learning_is_the_documents_formula(
     votes: list[NDArray[np.int8]], before: list[int], eta: tuple[int, int]
 ) -> None:
-    learnt = learn(protocol(eta=eta), np.array(before, np.int32), tally_of(votes))
+    learnt = learn(protocol(eta=eta), 1, np.array(before, np.int32), tally_of(votes))
     sums = np.sum(votes, axis=0, dtype=int).tolist()
     num, den = eta
     wanted = [
@@ -172,7 +173,7 @@ def most_votes() -> Tally:
 def test_learning_from_the_most_votes(eta: tuple[int, int]) -> None:
     sums = [-65535] * 8 + [-21845] * 8 + [65535] * 8
     assert most_votes().sums(0, 24).tolist() == sums
-    learnt = learn(protocol(eta=eta), np.full(24, UNIT // 2, np.int32), most_votes())
+    learnt = learn(protocol(eta=eta), 1, np.full(24, UNIT // 2, np.int32), most_votes())
     wanted = [min(max(UNIT // 2 + eta[0] * s * UNIT // (eta[1] * 65535), 0), UNIT) for s in sums]
     assert learnt.tolist() == wanted
 
@@ -183,8 +184,8 @@ def test_colluders_move_a_weight_by_at_most_their_share(
 ) -> None:
     rule, zero = protocol(eta=(eta, 1000)), np.zeros(N, np.int8)
     num_votes = len(honest) + len(colluding)
-    without = learn(rule, p_hat(), tally_of(honest + [zero] * len(colluding)))
-    with_them = learn(rule, p_hat(), tally_of(honest + colluding))
+    without = learn(rule, 1, p_hat(), tally_of(honest + [zero] * len(colluding)))
+    with_them = learn(rule, 1, p_hat(), tally_of(honest + colluding))
     bound = eta * len(colluding) * UNIT / (1000 * num_votes)
     assert np.abs(with_them.astype(np.int64) - without).max() <= bound + 1
 
@@ -192,7 +193,7 @@ def test_colluders_move_a_weight_by_at_most_their_share(
 @given(VOTES)
 def test_the_mean_vote_is_learnt(votes: list[NDArray[np.int8]]) -> None:
     wanted = np.clip(p_hat() + np.mean(votes, axis=0) * UNIT, 0, UNIT)
-    assert np.abs(learn(protocol(), p_hat(), tally_of(votes)) - wanted).max() <= 1
+    assert np.abs(learn(protocol(), 1, p_hat(), tally_of(votes)) - wanted).max() <= 1
 
 
 @given(VOTES, st.integers(2, 5))
@@ -200,24 +201,24 @@ def test_only_shares_count(votes: list[NDArray[np.int8]], times: int) -> None:
     """Everybody's vote several times over says nothing new."""
     rule = protocol(eta=(1, 7))
     assert np.array_equal(
-        learn(rule, p_hat(), tally_of(votes)), learn(rule, p_hat(), tally_of(votes * times))
+        learn(rule, 1, p_hat(), tally_of(votes)), learn(rule, 1, p_hat(), tally_of(votes * times))
     )
 
 
 def test_no_vote_changes_nothing() -> None:
-    assert np.array_equal(learn(protocol(), p_hat(), Tally(N)), p_hat())
+    assert np.array_equal(learn(protocol(), 1, p_hat(), Tally(N)), p_hat())
 
 
 def test_the_tally_of_another_network_is_refused() -> None:
     with pytest.raises(LocalError, match="tally of another network: got 14; wanted 13"):
-        learn(protocol(), p_hat(), Tally(N + 1))
+        learn(protocol(), 1, p_hat(), Tally(N + 1))
 
 
 def test_what_was_learnt_is_a_new_array() -> None:
     before = p_hat()
     kept = before.copy()
     for tally in (Tally(N), tally_of([np.ones(N, np.int8)])):
-        learnt = learn(protocol(), before, tally)
+        learnt = learn(protocol(), 1, before, tally)
         learnt += 1
         assert np.array_equal(before, kept)
 
@@ -226,7 +227,7 @@ def test_what_was_learnt_is_a_new_array() -> None:
 def test_settling_is_the_documents_formula(step: int, learnt: list[int], seed: int) -> None:
     k = np.random.default_rng(seed).integers(-127, 128, N).astype(np.int8)
     q = Levels(protocol(step=step), seed, (N,)).at(k)
-    after = settle(protocol(step=step), np.array(learnt, np.int32), k, q)
+    after = settle(protocol(step=step), 1, np.array(learnt, np.int32), k, q)
     wanted = [
         min(max(before + (2 * (p - 256 * level) + 256 * step) // (2 * 256 * step), -127), 127)
         for before, p, level in zip(k.tolist(), learnt, q.tolist(), strict=True)
@@ -243,8 +244,8 @@ def test_blocks_leave_no_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     q = Levels(rule, 3, (n,)).at(k)
 
     def after_a_round() -> tuple[NDArray[np.int32], NDArray[np.int8]]:
-        learnt = learn(rule, before, tally_of(votes, n))
-        return learnt, settle(rule, learnt, k, q)
+        learnt = learn(rule, 1, before, tally_of(votes, n))
+        return learnt, settle(rule, 1, learnt, k, q)
 
     whole = after_a_round()
     monkeypatch.setattr(tally_module, "_BLOCK_WEIGHTS", 64)
@@ -258,7 +259,7 @@ def test_the_public_state_follows_to_within_half_a_step(step: int, learnt: list[
     rule = protocol(step=step)
     levels, k = Levels(rule, 3, (N,)), np.zeros(N, np.int8)
     target = np.array(learnt, np.int32)
-    after = settle(rule, target, k, levels.at(k))
+    after = settle(rule, 1, target, k, levels.at(k))
     q = levels.at(after).astype(np.int64) * (UNIT // 65536)
     inside = (np.abs(after) < 127) & (q > 66 * 256) & (q < 65470 * 256)
     assert (np.abs(q - target)[inside] <= step * 256 / 2).all()
@@ -269,4 +270,121 @@ def test_the_dead_zone_is_half_a_step_around_q() -> None:
     levels, k = Levels(rule, 3, (N,)), np.zeros(N, np.int8)
     q = levels.at(k)
     for distance, steps in ((-half - 1, -1), (-half, 0), (0, 0), (half - 1, 0), (half, 1)):
-        assert (settle(rule, start(q) + distance, k, q) == steps).all()
+        assert (settle(rule, 1, start(q) + distance, k, q) == steps).all()
+
+
+def by_round(*changes: tuple[int, int]) -> Schedule[int]:
+    return Schedule(tuple(changes))
+
+
+@given(VOTES, st.integers(1, 9))
+def test_eta_is_that_of_the_round(votes: list[NDArray[np.int8]], round_: int) -> None:
+    rule = replace(protocol(), eta_num=by_round((1, 1), (3, 7), (8, 2)), eta_den=3)
+    eta = 1 if round_ < 3 else 7 if round_ < 8 else 2
+    learnt = learn(rule, round_, p_hat(), tally_of(votes))
+    assert np.array_equal(learnt, learn(protocol(eta=(eta, 3)), 1, p_hat(), tally_of(votes)))
+
+
+@given(st.sampled_from([512, 1000, 4096]), st.integers(1, 16), P_HATS, st.integers(0, 99))
+def test_k_moves_by_strides(step: int, stride: int, learnt: list[int], seed: int) -> None:
+    """To within half of one of p_hat, by no more of them than that takes, and by none inside the dead zone."""
+    rule = replace(protocol(step=step), stride=Schedule.always(stride))
+    levels = Levels(rule, seed, (N,))
+    k, target = np.random.default_rng(seed).integers(-9, 10, N).astype(np.int8), np.array(learnt, np.int32)
+    q, half = levels.at(k).astype(np.int64) * 256, stride * step * 128
+    after = settle(rule, 1, target, k, levels.at(k))
+    free = np.abs(after) < 127
+    moved = after.astype(int) - k
+    assert (moved[free] % stride == 0).all()
+    assert np.array_equal(moved[free] == 0, ((target - q >= -half) & (target - q < half))[free])
+    reached = q + moved * step * 256  # without the clip of q
+    assert (np.abs(reached - target)[free] <= half).all()
+
+
+def test_the_stride_is_that_of_the_round() -> None:
+    rule = replace(protocol(step=4096), stride=by_round((1, 4), (5, 2), (6, 1)))
+    levels, k = Levels(rule, 3, (N,)), np.zeros(N, np.int8)
+    q = levels.at(k)
+    target = start(q) + 7 * 2048 * 256 * np.where(q < 32768, 1, -1)  # three steps and a half
+    moved = [np.abs(settle(rule, round_, target, k, q)).max() for round_ in (1, 4, 5, 6, 2**31 - 1)]
+    assert moved == [4, 4, 4, 4, 4]
+    near = start(q) + 3 * 2048 * 256 * np.where(q < 32768, 1, -1)  # a step and a half
+    moved = [np.abs(settle(rule, round_, near, k, q)).max() for round_ in (1, 4, 5, 6, 2**31 - 1)]
+    assert moved == [0, 0, 2, 2, 2]
+
+
+@given(st.lists(P_HATS, min_size=1, max_size=12), st.sampled_from([2, 3, 5, 4096]), st.integers(1, 99))
+def test_an_average_stays_between_what_it_is_of(
+    learnt: list[list[int]], window: int, first_round: int
+) -> None:
+    rule = replace(protocol(), window=window)
+    mean = low = high = p_hat().astype(np.int32)
+    for round_, values in enumerate(learnt, first_round):
+        new = np.array(values, np.int32)
+        low, high = np.minimum(low, new), np.maximum(high, new)
+        before = mean.copy()
+        after = average(rule, round_, mean, new)
+        assert after.dtype == np.int32
+        assert np.array_equal(mean, before)  # a new array
+        assert (after >= low).all()
+        assert (after <= high).all()
+        mean = after
+
+
+@given(P_HATS, P_HATS, st.sampled_from([2, 3, 5, 9]))
+def test_an_average_comes_to_what_stays(first: list[int], then: list[int], window: int) -> None:
+    """Below it by less than a window, for it rounds down; from above, to it."""
+    rule, target = replace(protocol(), window=window), np.array(then, np.int32)
+    mean = np.array(first, np.int32)
+    for round_ in range(1, 400):
+        mean = average(rule, round_, mean, target)
+    distance = target - mean
+    assert (distance >= 0).all()
+    assert (distance < window).all()
+    assert (distance[np.array(first) >= np.array(then)] == 0).all()
+
+
+@given(P_HATS, P_HATS, st.integers(1, 99))
+def test_the_average_over_one_round_is_p_hat(first: list[int], then: list[int], round_: int) -> None:
+    mean = average(protocol(), round_, np.array(first, np.int32), np.array(then, np.int32))
+    assert mean.tolist() == then
+
+
+def test_few_rounds_are_averaged_over_a_quarter_of_them() -> None:
+    rule = replace(protocol(), window=5)
+    zero, one = np.zeros(1, np.int32), np.full(1, UNIT, np.int32)
+    shares = [UNIT // int(average(rule, round_, zero, one)[0]) for round_ in (1, 3, 4, 8, 15, 16, 17, 99)]
+    assert shares == [1, 1, 2, 3, 4, 5, 5, 5]
+
+
+@given(
+    st.sampled_from([limits.MIN_STEP, 513, 4096, 32768, 65535]),
+    P_HATS,
+    st.lists(st.integers(-127, 127), min_size=N, max_size=N),
+    st.integers(0, 99),
+)
+def test_a_released_model_is_the_mean_and_no_k_moves_that_need_not(
+    step: int, mean: list[int], before: list[int], seed: int
+) -> None:
+    levels, k = Levels(protocol(step=step), seed, (N,)), np.array(before, np.int8)
+    starts = levels.at(np.zeros(N, np.int8))
+    released = release(levels.protocol, np.array(mean, np.int32), k, starts)
+    wanted = np.array(mean) > UNIT // 2
+    assert np.array_equal(levels.at(released) > HALF, wanted)
+    right = (levels.at(k) > HALF) == wanted
+    assert np.array_equal(released == k, right)
+    nearer = released - np.sign(released.astype(int) - k).astype(np.int8)
+    assert ((levels.at(nearer) > HALF) != wanted)[~right].all()
+    again = release(levels.protocol, np.array(mean, np.int32), released, starts)
+    assert np.array_equal(again, released)
+
+
+def test_every_weight_can_be_released_either_way() -> None:
+    """With the finest step, from both ends of the start levels to beyond one half."""
+    rule = protocol(step=limits.MIN_STEP)
+    starts = np.array([LOWEST, HIGHEST] * 2, np.uint16)
+    mean = np.array([UNIT, UNIT, 0, 0], np.int32)
+    for k in (-127, 0, 127):
+        released = release(rule, mean, np.full(4, k, np.int8), starts)
+        q = (starts.astype(int) + released.astype(int) * rule.step).clip(LOWEST, HIGHEST)
+        assert (q > HALF).tolist() == [True, True, False, False]

@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pemn.errors import MalformedFrame
+from pemn.errors import FileError, MalformedFrame
 from pemn.federation.levels import HIGHEST, LOWEST, normal_start_levels
 from pemn.federation.public import PublicState
 from pemn.methods import Client, Server, ServerState, decode_state, encode_state
 from pemn.methods.fedavg import FedAvgMethod
 from pemn.methods.fedpm import FedPMMethod
 from pemn.methods.stc import StcMethod
+from pemn.rebuild import rebuild, weights_sha256
 from pemn.schedule import Schedule
 from pemn.wire.messages import Content, Metrics, Update, decode, encode
 from pemn.wire.protocols import FedAvgProtocol, FedPMProtocol, MaskProtocol, MethodProtocol, StcProtocol
@@ -101,6 +102,71 @@ class World:
         for slot in slots:
             self.state = self.server.take_vote(self.state, ballot, slot, self.train(slot, size))
         self.state = self.server.commit(self.state, ballot)
+
+
+def with_average(num_rounds: int, *, tie: int = 1, window: int = 3) -> Spec:
+    spec = spec_of("mask")
+    protocol = replace(spec.mask, window=window, eta_num=Schedule(((1, 2), (3, 1))))
+    model = replace(spec.model, tie=tie)
+    return replace(spec, model=model, protocol=protocol, num_rounds=num_rounds)
+
+
+@pytest.mark.parametrize("name", [name for name in PROTOCOLS if name != "mask"])
+def test_what_other_methods_share_is_what_they_leave(name: str) -> None:
+    world = World(spec_of(name))
+    for _ in range(2):
+        world.round([0, 1, 2])
+        state = world.state
+        assert world.server.method.released(state.public, state.private) is state.public
+
+
+@pytest.mark.parametrize(("tie", "window"), [(1, 3), (3, 3), (1, 1), (3, 1)])
+def test_a_run_of_masks_ends_with_what_it_leaves(tie: int, window: int) -> None:
+    """The last public state is the released one, and all clients end with its weights; none before it is."""
+    worlds = [World(with_average(num_rounds, tie=tie, window=window)) for num_rounds in (4, 5)]
+    method, rebuilt = worlds[0].server.method, []
+    for round_ in range(1, 5):
+        for world in worlds:
+            world.round([0, 1, 2, 3])
+        ending, going_on = (world.state for world in worlds)
+        assert len(ending.private) == (1 if window == 1 else 2)
+        for one, two in zip(ending.private, going_on.private, strict=True):
+            assert np.array_equal(one, two)
+        released = method.released(going_on.public, going_on.private)
+        mask = method.mask(released)
+        assert mask is not None
+        assert np.array_equal(mask.bits(), going_on.private[-1] > 1 << 23)
+        rebuilt.append(not np.array_equal(released.values, going_on.public.values))
+        wanted = released if round_ == 4 else going_on.public
+        assert np.array_equal(ending.public.values, wanted.values)
+    assert any(rebuilt)
+    world = worlds[0]
+    assert mask is not None
+    for slot in range(5):
+        world.bring_up(slot)
+        assert np.array_equal(world.has[slot].values, world.state.public.values)
+        ack = world.clients[slot].acknowledge(world.has[slot])
+        weights = rebuild(world.spec.model, mask)
+        assert ack.weights_sha256 == weights_sha256(weights)
+        assert weights.size == MODEL.num_params
+
+
+def test_an_average_is_in_the_state_of_a_server() -> None:
+    world = World(with_average(9))
+    for _ in range(6):
+        world.round([0, 1, 2])
+    p_hat, mean = world.state.private
+    assert not np.array_equal(p_hat, mean)
+    data = encode_state(world.server, world.state)
+    back = decode_state(world.server, data)
+    assert [array.tolist() for array in back.private] == [p_hat.tolist(), mean.tolist()]
+    assert encode_state(world.server, back) == data
+    for private in ((p_hat, mean - (1 << 25)), (p_hat + (1 << 25), mean)):
+        with pytest.raises(FileError, match="p_hat"):
+            decode_state(world.server, encode_state(world.server, replace(world.state, private=private)))
+    plain = World(with_average(9, window=1))
+    with pytest.raises(FileError, match="state of a server"):
+        decode_state(plain.server, data)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

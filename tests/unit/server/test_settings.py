@@ -9,8 +9,13 @@ import pytest
 
 from pemn.config import resolve
 from pemn.errors import ConfigError
+from pemn.schedule import Schedule
+from pemn.spec import to_float32
+from pemn.wire.protocols import MaskProtocol
 from pemn_client.settings import StartSettings as ClientSettings
 from pemn_server.cli import main
+from pemn_server.methods import choose_method
+from pemn_server.plan import make_plan
 from pemn_server.settings import SimulateSettings, StartSettings
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
@@ -58,6 +63,67 @@ def test_the_files_in_deploy_are_options() -> None:
         env_prefix="PEMN_CLIENT_",
     ).settings
     assert (client.slot, client.num_slots, client.server) == (2, 3, "server.example:8470")
+
+
+def protocol_of(*options: str) -> MaskProtocol:
+    resolved = resolve(StartSettings, ["--insecure", *options], prog="x", env_prefix="PEMN_SERVER_")
+    protocol = choose_method(resolved.settings).protocol
+    assert isinstance(protocol, MaskProtocol)
+    return protocol
+
+
+def test_steps_by_round_are_strides_of_what_divides_them_all() -> None:
+    always = protocol_of()
+    assert (always.step, always.stride, always.window) == (32768, Schedule.always(1), 5)
+    coarse_to_fine = protocol_of("--step", "0.5,5:0.25,9:0.125")
+    assert (coarse_to_fine.step, coarse_to_fine.stride) == (8192, Schedule(((1, 4), (5, 2), (9, 1))))
+    no_power = protocol_of("--step", "0.375,3:0.25")
+    assert (no_power.step, no_power.stride) == (8192, Schedule(((1, 3), (3, 2))))
+    finest = protocol_of("--step", "0.9921875,2:0.0078125")
+    assert (finest.step, finest.stride) == (512, Schedule(((1, 127), (2, 1))))
+    assert protocol_of("--step", "0.5,4:0.5000001").stride == Schedule.always(
+        1
+    )  # the same, as the wire has it
+
+
+def test_settings_by_round() -> None:
+    rates = "0.3,12:0.1"
+    options = resolve(
+        StartSettings,
+        [
+            "--insecure",
+            "--learning-rate",
+            rates,
+            "--server-step",
+            "1,4:0.5",
+            "--averaging",
+            "9",
+            "--tie",
+            "2",
+        ],
+        prog="x",
+        env_prefix="PEMN_SERVER_",
+    ).settings
+    spec = make_plan(options).spec
+    assert spec.training.learning_rate == Schedule(((1, to_float32(0.3)), (12, to_float32(0.1))))
+    assert spec.training.logit_adjustment == 1.0
+    assert (spec.mask.eta_num, spec.mask.eta_den) == (Schedule(((1, 1000), (4, 500))), 1000)
+    assert (spec.mask.window, spec.model.tie, spec.num_rounds) == (9, 2, 20)
+    assert spec.data.num_images is None
+
+
+def test_a_file_may_have_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("learning-rate = 0.123456789\nstep = 0.25\nserver-step = 2\nimages = 500\ntie = 4\n")
+    options = resolve(
+        StartSettings, ["--insecure", "--config", str(file)], prog="x", env_prefix="PEMN_SERVER_"
+    ).settings
+    spec = make_plan(options).spec
+    assert spec.training.learning_rate == Schedule.always(to_float32(0.123456789))
+    assert (spec.mask.step, spec.mask.eta_num) == (16384, Schedule.always(2000))
+    assert (spec.data.num_images, spec.model.tie) == (500, 4)
+    file.write_text('step = "0.5,7:0.25"\n')
+    assert protocol_of("--config", str(file)).stride == Schedule(((1, 2), (7, 1)))
 
 
 @pytest.mark.parametrize("options", [["--insecure", "--ca", "ca.pem"], []])

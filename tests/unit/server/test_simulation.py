@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,13 +18,19 @@ from numpy.typing import NDArray
 from rich.console import Console
 from torch import nn
 
+from pemn.artifact import Artifact
 from pemn.config import resolve
+from pemn.device import Model
 from pemn.errors import ConfigError, FileError
+from pemn.methods import Server
+from pemn.rebuild import weights_sha256
 from pemn.training.cohort import train_cohort
 from pemn.training.local import LocalTrainer
 from pemn.wire.messages import Metrics
-from pemn.wire.spec import METHODS
+from pemn.wire.spec import METHODS, Spec
+from pemn_client.store import MemoryStore
 from pemn_server import checkpoint
+from pemn_server.plan import make_plan
 from pemn_server.run import Outcome
 from pemn_server.settings import SimulateSettings
 from pemn_server.simulation import simulate
@@ -34,21 +41,38 @@ SMALL = [
 ]
 
 
-def run(folder: Path, *options: str) -> dict[str, Any]:
+def settings_of(folder: Path, *options: str) -> SimulateSettings:
     arguments = [*SMALL, "--run-dir", str(folder), *options]
-    settings = resolve(SimulateSettings, arguments, prog="simulate", env_prefix="NONE_").settings
-    simulate(settings, folder, Console(file=io.StringIO(), width=200))
+    return resolve(SimulateSettings, arguments, prog="simulate", env_prefix="NONE_").settings
+
+
+def run(folder: Path, *options: str) -> dict[str, Any]:
+    simulate(settings_of(folder, *options), folder, Console(file=io.StringIO(), width=200))
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 
 
+BY_ROUND = (
+    *("--step", "0.5,3:0.125", "--server-step", "2,2:1,4:0.5", "--learning-rate", "0.3,3:0.1"),
+    *("--averaging", "3", "--tie", "2", "--logit-adjustment", "0.5", "--images", "300"),
+)
+
+
 @pytest.mark.parametrize(
-    ("method", "cohort_batch"), [*((method, "1") for method in METHODS), ("mask", "2"), ("stc", "2")]
+    ("method", "more"),
+    [
+        *((method, ()) for method in METHODS),
+        ("mask", ("--cohort-batch", "2")),
+        ("stc", ("--cohort-batch", "2")),
+        ("mask", BY_ROUND),
+        ("mask", ("--averaging", "1")),
+        ("fedavg", ("--learning-rate", "0.1,3:0.05")),
+    ],
 )
 def test_a_stopped_run_goes_on_bit_for_bit(
-    method: str, cohort_batch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--method", method, "--cohort-batch", cohort_batch)
+    options = ("--method", method, *more)
     whole = run(tmp_path / "whole", *options)
     assert whole["method"] == method
     assert whole["client_rounds"] == 4 * 2  # a half of five is two
@@ -69,6 +93,71 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert parts == whole
     ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("whole", "parts")]
     assert ledgers[0] == ledgers[1]
+
+
+@pytest.mark.parametrize("more", [BY_ROUND, ("--averaging", "1"), ("--averaging", "4", "--step", "0.3")])
+def test_a_run_leaves_the_released_model(
+    more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What every round is judged by, and what the files and all clients have in the end."""
+    outcomes: list[Outcome] = []
+    specs: list[Spec] = []
+    stores: list[MemoryStore] = []
+    save, make_store = checkpoint.save, MemoryStore.__init__
+
+    def keep(folder: Path, settings: SimulateSettings, server: Any, kept: checkpoint.Checkpoint) -> None:
+        outcomes.append(replace(kept.outcome, accuracies=list(kept.outcome.accuracies)))
+        specs.append(kept.spec)
+        save(folder, settings, server, kept)
+
+    def remember(self: MemoryStore, *args: Any) -> None:
+        make_store(self, *args)
+        stores.append(self)
+
+    monkeypatch.setattr(checkpoint, "save", keep)
+    monkeypatch.setattr(MemoryStore, "__init__", remember)
+    summary = run(tmp_path, *more)
+    spec, method = specs[-1], Server.of(specs[-1]).method
+    assert spec.num_rounds == 4
+    plan = make_plan(settings_of(tmp_path, *more))
+    moved = False
+    for outcome in outcomes:
+        state = outcome.state
+        released = method.released(state.public, state.private)
+        mask = method.mask(released)
+        assert mask is not None
+        assert np.array_equal(mask.bits(), state.private[-1] > 1 << 23)
+        assert plan.accuracy(method.weights(released)) == outcome.accuracies[-1]
+        moved |= not np.array_equal(released.values, state.public.values)
+    assert moved
+    last = outcomes[-1].state.public
+    assert last.round == 4
+    assert np.array_equal(last.values, released.values)
+    assert summary["accuracy"] == summary["accuracy_by_round"][-1] == plan.accuracy(method.weights(last))
+    assert summary["weights_sha256"] == weights_sha256(method.weights(last)).hex()
+    artifact = Artifact.from_bytes((tmp_path / "model.pemn").read_bytes())
+    assert artifact.model == spec.model
+    assert np.array_equal(artifact.weights(), method.weights(last))
+    images = np.random.default_rng(1).integers(0, 256, (5, 1, 8, 8), np.uint8)
+    dense, packed = (Model.load(tmp_path / name).predict(images) for name in ("model.pemn", "model.onnx"))
+    assert np.array_equal(dense, packed)
+    assert len(stores) == 5
+    for store in stores:
+        loaded = store.load()
+        assert loaded is not None
+        assert loaded[1] is not None
+        assert np.array_equal(loaded[1].values, last.values)
+    assert summary["num_images"] == spec.data.num_images == (300 if more is BY_ROUND else None)
+
+
+def test_only_the_images_that_are_dealt_out_are_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes: list[Outcome] = []
+    monkeypatch.setattr(checkpoint, "save", lambda *args: outcomes.append(args[-1].outcome))
+    summary = run(tmp_path, "--images", "60", "--participation", "1", "--partition", "iid", "--rounds", "1")
+    assert summary["num_images"] == 60
+    assert outcomes[-1].images == dict.fromkeys(range(5), 12)
 
 
 def test_counts_come_to_the_published_method(tmp_path: Path) -> None:

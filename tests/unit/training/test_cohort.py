@@ -16,6 +16,7 @@ from pemn.data.datasets import input_contract, load
 from pemn.errors import ConfigError
 from pemn.federation.levels import HIGHEST, LOWEST
 from pemn.prototype import Strategy
+from pemn.schedule import Schedule
 from pemn.spec import ModelSpec, to_float32
 from pemn.training.cohort import check_cohort, train_cohort
 from pemn.training.device import choose_device
@@ -42,7 +43,7 @@ def trainers(
     begin = 0
     for slot, size in enumerate(SHARDS):
         end = begin + size
-        plan = LocalTraining(epochs, BATCH_SIZE, to_float32(0.05))
+        plan = LocalTraining(epochs, BATCH_SIZE, Schedule.always(to_float32(0.05)))
         args = (model, plan, images[begin:end], data.labels[begin:end], slot, device, lambda: 0.0)
         match kind:
             case "mask":

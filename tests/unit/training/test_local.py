@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,15 +12,16 @@ from numpy.typing import NDArray
 from pemn.data.datasets import input_contract, load
 from pemn.errors import ConfigError
 from pemn.federation.levels import HIGHEST, LOWEST, Levels, normal_start_levels
-from pemn.mask import Mask
+from pemn.mask import Mask, untied
 from pemn.prototype import Strategy
 from pemn.rebuild import frozen_weights, rebuild
 from pemn.schedule import Schedule
 from pemn.spec import ModelSpec, to_float32
 from pemn.training.device import choose_device, set_threads
-from pemn.training.local import MaskTrainer, accuracy
+from pemn.training.local import MaskTrainer, WeightTrainer, _log_prior, _untied, accuracy, unflatten
 from pemn.training.models import model_spec
 from pemn.training.networks import build
+from pemn.training.scores import ScoreRule
 from pemn.wire.protocols import MaskProtocol
 from pemn.wire.spec import LocalTraining
 
@@ -99,6 +102,143 @@ def test_a_step_is_the_straight_through_gradient_through_adam() -> None:
     sure = gradient.abs().numpy() > 1e-6  # below, float32 and epsilon decide
     assert sure.mean() > 0.5
     assert np.abs(trained.astype(int) - wanted)[sure].max() <= 8
+
+
+def tied(tie: int) -> tuple[ModelSpec, NDArray[np.float32], NDArray[np.int64]]:
+    model, images, labels = digits_model("mlp-23")
+    return replace(model, tie=tie), images, labels
+
+
+@pytest.mark.parametrize("tie", [1, 2, 3, 8, 255, 256])
+def test_tied_scores_give_tied_masks(tie: int) -> None:
+    model, _, _ = tied(tie)
+    scores = np.random.default_rng(tie).normal(0, 1, model.num_bits).astype(np.float32)
+    spread = _untied(torch.from_numpy(scores), model)
+    mask = Mask.from_bits(scores > 0, model.bit_sizes)
+    assert spread.shape == (model.num_params,)
+    assert np.array_equal((spread > 0).numpy(), untied(mask, model.sizes, tie).bits())
+    assert np.array_equal(_untied(torch.from_numpy(np.stack([scores, -scores])), model)[0], spread)
+    weights = ScoreRule("threshold").weights(spread, torch.from_numpy(frozen_weights(model)), training=True)
+    assert weights.numpy().tobytes() == rebuild(model, mask).tobytes()
+
+
+@pytest.mark.parametrize("tie", [2, 3, 8])
+def test_a_tied_score_has_the_gradient_of_all_its_weights(tie: int) -> None:
+    model, _, _ = tied(tie)
+    scores = torch.randn(model.num_bits, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    by_weight = torch.randn(model.num_params, generator=torch.Generator().manual_seed(2))
+    _untied(scores, model).backward(by_weight)  # type: ignore[no-untyped-call]
+    wanted, begin = [], 0
+    for size, count in zip(model.sizes, model.bit_sizes, strict=True):
+        layer = by_weight[begin : begin + size].tolist()
+        begin += size
+        wanted += [
+            sum(-layer[i] if i // count % 2 else layer[i] for i in range(bit, size, count))
+            for bit in range(count)
+        ]
+    assert scores.grad is not None
+    np.testing.assert_allclose(scores.grad.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_client_trains_tied_scores() -> None:
+    model, images, labels = tied(4)
+    module = build(model.architecture, model.input.shape, model.num_classes)
+    protocol = MaskProtocol(32768, Schedule.always(1), 1, normal_start_levels(3.0))
+    q = Levels(protocol, model.seed, model.bit_sizes).at(np.zeros(model.num_bits, np.int8))
+    plan = LocalTraining(3, 64, Schedule.always(to_float32(0.2)))
+    trained, _ = MaskTrainer(model, plan, images, labels, 0, CPU).train(q, 1)
+    before, after = (
+        accuracy(module, model, rebuild(model, Mask.from_bits(p > 32768, model.bit_sizes)), images, labels)
+        for p in (q, trained)
+    )
+    assert after > before + 0.4
+
+
+def first_gradient(training: LocalTraining, labels: NDArray[np.int64]) -> tuple[float, NDArray[np.float32]]:
+    """Loss and gradient of the first images, all in a batch."""
+    model, images, _ = digits_model()
+    local = MaskTrainer(model, training, images[: len(labels)], labels, 0, CPU)
+    trained = local.enter(start(model))
+    loss, gradient = local.gradient(
+        local.network(), trained, local.images, local.labels, local.prior, [local.generator(1)]
+    )
+    return float(loss), gradient.numpy()
+
+
+# Of the digits 0 .. 2 some, of 3 one, of the others none.
+UNEVEN = np.array([0] * 40 + [1] * 15 + [2] * 4 + [3], np.int64)
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 2.5])
+def test_logits_are_adjusted_by_the_clients_own_classes(tau: float) -> None:
+    """Against autograd on the definition: cross entropy of logits + tau * log of the class frequencies."""
+    model, images, _ = digits_model()
+    training = LocalTraining(1, 64, Schedule.always(to_float32(0.2)), tau)
+    loss, gradient = first_gradient(training, UNEVEN)
+    counts = np.array([40, 15, 4, 1, 0, 0, 0, 0, 0, 0]) + 0.5  # half an image more of each
+    prior = torch.from_numpy(tau * np.log(counts / 65))
+    p = torch.from_numpy(start(model).astype(np.float64) / 65536)
+    mask = (p > 0.5).double().requires_grad_(True)
+    module = build(model.architecture, model.input.shape, model.num_classes).double()
+    parts = torch.split(torch.from_numpy(frozen_weights(model)).double() * mask, list(model.sizes))
+    named = {v.name: w.view(v.shape) for v, w in zip(model.layers, parts, strict=True)}
+    logits = torch.func.functional_call(module, named, (torch.from_numpy(images[: len(UNEVEN)]).double(),))
+    adjusted = (logits + prior).log_softmax(1)
+    wanted = -adjusted[torch.arange(len(UNEVEN)), torch.from_numpy(UNEVEN)].mean()
+    wanted.backward()
+    assert mask.grad is not None
+    assert loss == pytest.approx(wanted.item(), rel=1e-4)
+    np.testing.assert_allclose(gradient, (mask.grad * p * (1 - p)).numpy(), rtol=1e-3, atol=1e-6)
+
+
+def test_the_gradient_of_a_logit_is_adjusted_probability_less_one() -> None:
+    """By hand: two classes of four, no training; dL/dlogit = softmax(logit + tau * prior) - onehot."""
+    prior = _log_prior(np.array([0, 0, 0, 1]), 4)
+    wanted = np.log(np.array([3.5, 1.5, 0.5, 0.5]) / 6)
+    np.testing.assert_allclose(prior.numpy(), wanted, rtol=1e-6)
+    logits = torch.zeros(1, 4, requires_grad=True)
+    torch.nn.functional.cross_entropy(logits + prior, torch.tensor([0])).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    np.testing.assert_allclose(logits.grad.numpy()[0], np.array([3.5 - 6, 1.5, 0.5, 0.5]) / 6, atol=1e-6)
+
+
+def test_no_adjustment_is_plain_cross_entropy() -> None:
+    model, images, _ = digits_model()
+    rate = Schedule.always(to_float32(0.2))
+    loss, gradient = first_gradient(LocalTraining(1, 64, rate, 0.0), UNEVEN)
+    module = build(model.architecture, model.input.shape, model.num_classes)
+    named = unflatten(
+        torch.from_numpy(rebuild(model, Mask.from_bits(start(model) > 32768, model.sizes))), model
+    )
+    logits = torch.func.functional_call(module, named, (torch.from_numpy(images[: len(UNEVEN)]),))
+    assert loss == pytest.approx(float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(UNEVEN))))
+    other = first_gradient(LocalTraining(1, 64, rate, 1.0), UNEVEN)
+    assert loss != other[0]
+    assert not np.array_equal(gradient, other[1])
+
+
+def test_even_classes_are_adjusted_by_nothing() -> None:
+    even, rate = np.arange(60) % 10, Schedule.always(to_float32(0.2))
+    plain, adjusted = (first_gradient(LocalTraining(1, 64, rate, tau), even) for tau in (0.0, 3.0))
+    assert plain[0] == pytest.approx(adjusted[0], rel=1e-5)
+    np.testing.assert_allclose(plain[1], adjusted[1], rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["mask", "weights"])
+def test_the_learning_rate_is_that_of_the_round(kind: str) -> None:
+    model, images, labels = digits_model()
+    low, high = to_float32(0.01), to_float32(0.3)
+
+    def trained(rate: Schedule[float], round_: int) -> NDArray[np.generic]:
+        args = (model, LocalTraining(1, 512, rate), images, labels, 0, CPU)
+        if kind == "mask":
+            return MaskTrainer(*args).train(start(model), round_)[0]
+        return WeightTrainer(0.5, *args).train(frozen_weights(model), round_)[0]
+
+    rate = Schedule(((1, high), (3, low)))
+    for round_, value in ((1, high), (2, high), (3, low), (9, low)):
+        assert np.array_equal(trained(rate, round_), trained(Schedule.always(value), round_))
+    assert not np.array_equal(trained(rate, 3), trained(Schedule.always(high), 3))
 
 
 def test_devices() -> None:

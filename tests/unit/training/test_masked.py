@@ -6,6 +6,7 @@ import copy
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -198,6 +199,14 @@ def test_scores_of_another_network(scores: Tensor) -> None:
     assert spec.num_params == 1228
     with pytest.raises(LocalError, match=r"scores: got torch.float.*wanted torch.float32 \[1228\]"):
         set_scores(module, spec, scores)
+
+
+def test_a_tied_mask_is_not_trained_here() -> None:
+    _, spec = masked()
+    module = net()
+    with pytest.raises(LocalError, match="weights that share a bit: got 2; wanted 1"):
+        mask_model(module, replace(spec, tie=2))
+    mask_model(module, spec)  # nothing has been changed
 
 
 def test_scores_that_are_not_numbers_have_no_mask() -> None:

@@ -337,10 +337,25 @@ def test_the_spec_reads_back() -> None:
         ("model.input.std", [float("inf")]),
         ("model.input.class_names", []),
         ("model.input.class_names", [""]),
-        ("mask.step", 255),
+        ("model.tie", 0),
+        ("model.tie", 257),
+        ("num_rounds", 0),
+        ("num_rounds", limits.MAX_ROUND + 1),
+        ("mask.step", 511),
         ("mask.step", 65536),
-        ("mask.eta_num", 0),
+        ("mask.eta_nums", []),
+        ("mask.eta_nums", [pb.Count(from_round=1, value=0)]),
+        ("mask.eta_nums", [pb.Count(from_round=1, value=65536)]),
+        ("mask.eta_nums", [pb.Count(from_round=2, value=1)]),
+        ("mask.eta_nums", [pb.Count(from_round=1, value=1), pb.Count(from_round=5, value=1)]),
+        ("mask.eta_nums", [pb.Count(from_round=1, value=1), pb.Count(from_round=1, value=2)]),
+        ("mask.eta_nums", [pb.Count(from_round=1, value=1), pb.Count(from_round=1 << 31, value=2)]),
+        ("mask.eta_nums", [pb.Count(from_round=i, value=i) for i in range(1, 258)]),
         ("mask.eta_den", 65536),
+        ("mask.strides", []),
+        ("mask.strides", [pb.Count(from_round=1, value=2)]),  # twice half a probability
+        ("mask.window", 0),
+        ("mask.window", limits.MAX_WINDOW + 1),
         ("mask.start_level_deltas", [66, 1, 1]),  # no power of two
         ("mask.start_level_deltas", [65, 1]),
         ("mask.start_level_deltas", [66, 1 << 20]),
@@ -350,9 +365,15 @@ def test_the_spec_reads_back() -> None:
         ("training.epochs", 10_001),
         ("training.batch_size", 0),
         ("training.batch_size", (1 << 20) + 1),
-        ("training.learning_rate", 0.0),
-        ("training.learning_rate", 1000.1),
-        ("training.learning_rate", float("nan")),
+        ("training.learning_rates", []),
+        ("training.learning_rates", [pb.Rate(from_round=1, value=0.0)]),
+        ("training.learning_rates", [pb.Rate(from_round=1, value=1000.1)]),
+        ("training.learning_rates", [pb.Rate(from_round=1, value=float("nan"))]),
+        ("training.learning_rates", [pb.Rate(from_round=i, value=i) for i in range(1, 258)]),
+        ("training.logit_adjustment", -0.0),
+        ("training.logit_adjustment", -1.0),
+        ("training.logit_adjustment", 100.1),
+        ("training.logit_adjustment", float("nan")),
         ("data.dataset", ""),
         ("data.partition", ""),
         ("data.num_slots", 0),
@@ -378,7 +399,7 @@ def test_a_federation_exchanges_no_floats() -> None:
 
 
 def test_another_protocol_version_is_named() -> None:
-    with pytest.raises(WrongProtocol, match=r"protocol version: got 2; wanted 4; in spec"):
+    with pytest.raises(WrongProtocol, match=r"protocol version: got 2; wanted 5; in spec"):
         Spec.from_bytes(changed("protocol_version", 2))
 
 

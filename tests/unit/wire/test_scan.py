@@ -30,6 +30,9 @@ MOST = {
     "shape of FloatTensor": limits.MAX_DIMENSIONS,
     "start_level_deltas of MaskProtocol": limits.MAX_START_LEVELS // 2,
     "start_level_deltas of FedPMProtocol": limits.MAX_START_LEVELS // 2,
+    "eta_nums of MaskProtocol": limits.MAX_CHANGES,
+    "strides of MaskProtocol": limits.MAX_CHANGES,
+    "learning_rates of LocalTraining": limits.MAX_CHANGES,
     "provenance of Artifact": limits.MAX_PROVENANCE,
     "start_edges of Artifact": limits.MAX_START_EDGES,
 }
@@ -234,6 +237,8 @@ BOMB_FIELDS = (
     "floats of ModelSpec",
     "class_names of InputContract",
     "start_level_deltas of MaskProtocol",
+    "eta_nums of MaskProtocol",
+    "learning_rates of LocalTraining",
 )
 BOMBS = [within(path, times(path[-1], 500_000)) for path in map(BY_TITLE.__getitem__, BOMB_FIELDS)]
 
@@ -263,6 +268,11 @@ proto = run_spec(model_spec((9, 13), (10, 9))).to_proto()
 del proto.model.layers[:], proto.model.input.class_names[:]
 for i in range({limits.MAX_LAYERS}):
     proto.model.layers.add(name=f"{{i:04x}}", shape=[1] * {limits.MAX_DIMENSIONS}, scale=1)
+proto.mask.step = 512
+for changes in (proto.mask.eta_nums, proto.mask.strides, proto.training.learning_rates):
+    del changes[:]
+    for i in range({limits.MAX_CHANGES}):
+        changes.add(from_round=i + 1, value=i % 2 + 1)
 num_floats = int(sys.argv[1])
 for i in range(num_floats):
     proto.model.floats.add(name=f"{{i:04x}}.", shape=[1] * {limits.MAX_DIMENSIONS})
