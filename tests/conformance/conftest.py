@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pemn.ledger import Direction, Ledger
-from pemn.wire.messages import Content, decode
+from pemn.ledger import Direction
+from pemn.wire.messages import Content, decode, encode
 from pemn_client.settings import StartSettings as ClientSettings
 from pemn_client.start import start as start_client
+from pemn_server.flower import PemnGrid
 from pemn_server.settings import SimulateSettings, StartSettings
-from pemn_server.simulation import simulate
+from pemn_server.simulation import InProcessGrid, simulate
 from pemn_server.start import start
 from tests.proxy import CountingProxy
 
@@ -119,27 +120,36 @@ def run_over_grpc(folder: Path, cut_every_s: float | None = None) -> None:
 ENGINES = {"inprocess": run_in_process, "grpc": run_over_grpc}
 
 
+def watch(patch: pytest.MonkeyPatch, traffic: list[Traffic]) -> None:
+    """Notes every message where a grid counts it: as its bytes, or as what would be its bytes."""
+    note, count = PemnGrid._note, InProcessGrid._count
+
+    def noting(grid: PemnGrid, slot: int, direction: Direction, content: bytes, framed_bytes: int) -> None:
+        traffic.append(Traffic(slot, direction, content))
+        note(grid, slot, direction, content, framed_bytes)
+
+    def counting(
+        grid: InProcessGrid,
+        slot: int,
+        direction: Direction,
+        message_id: int,
+        number: bytes,
+        action: str = "",
+    ) -> None:
+        traffic.append(Traffic(slot, direction, encode(grid._desk.look(number))))
+        count(grid, slot, direction, message_id, number, action)
+
+    patch.setattr(PemnGrid, "_note", noting)
+    patch.setattr(InProcessGrid, "_count", counting)
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     found = {}
     for engine, run in ENGINES.items():
         traffic: list[Traffic] = []
         with pytest.MonkeyPatch.context() as patch:
-            note = Ledger.note
-
-            def noting(
-                ledger: Ledger,
-                slot: int,
-                direction: Direction,
-                content: bytes,
-                framed_bytes: int,
-                note: Any = note,
-                traffic: list[Traffic] = traffic,
-            ) -> None:
-                traffic.append(Traffic(slot, direction, content))
-                note(ledger, slot, direction, content, framed_bytes)
-
-            patch.setattr(Ledger, "note", noting)
+            watch(patch, traffic)
             folder = tmp_path_factory.mktemp(f"{engine}-{secrets.token_hex(2)}")
             run(folder)
         found[engine] = Run(engine, folder, traffic)

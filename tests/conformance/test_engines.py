@@ -50,7 +50,7 @@ def states_of(run: Run) -> dict[int, PublicState]:
     for traffic in run.traffic:
         message = traffic.content.broadcast
         if traffic.slot == 0 and message is not None and message.round > state.round:
-            state = PublicState(message.round, decode_moves(message.change, state.values, levels))
+            state = PublicState(message.round, decode_moves(bytes(message.change), state.values, levels))
             states[message.round] = state
     return states
 
@@ -87,7 +87,7 @@ def test_only_masks_travel_after_the_spec(run: Run) -> None:
             seen[kind] += 1
         if update := content.update:
             draw = Draw(levels, states[update.round - 1].values, update.round, update.slot)
-            flips = decode_flips(update.vote, draw)
+            flips = decode_flips(bytes(update.vote), draw)
             assert encode_flips(flips) == update.vote
             assert flips.hash(update.state_hash) == update.vote_hash
             assert len(encoded_metrics(update.metrics)) <= 64
@@ -96,7 +96,7 @@ def test_only_masks_travel_after_the_spec(run: Run) -> None:
             if broadcast.change:
                 base = states[broadcast.base_round].values
                 assert (
-                    encode_moves(base, decode_moves(broadcast.change, base, levels), levels)
+                    encode_moves(base, decode_moves(bytes(broadcast.change), base, levels), levels)
                     == broadcast.change
                 )
             assert_integers_and_bytes(broadcast)

@@ -165,7 +165,7 @@ def test_a_round() -> None:
     second = decode(EXAMPLE["task: query after round 1"]).broadcast
     assert second is not None
     same(second.change, EXAMPLE["moves"])
-    assert np.array_equal(decode_moves(second.change, public.values, levels), after.public.values)
+    assert np.array_equal(decode_moves(bytes(second.change), public.values, levels), after.public.values)
     later = clients[1].apply(public, second)
     same(encode(Content(ack=clients[1].acknowledge(later))), EXAMPLE["answer: ack of slot 1"])
     ack = decode(EXAMPLE["answer: ack of slot 1"]).ack

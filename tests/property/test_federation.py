@@ -274,7 +274,7 @@ def test_a_corrupt_broadcast_is_noticed() -> None:
     with pytest.raises(OutOfSync, match="hash of the public state"):
         client.client.apply(state, replace(message, state_hash=b"\0" * 16))
     with pytest.raises(MalformedFrame):
-        client.client.apply(state, replace(message, change=message.change + b"\0"))
+        client.client.apply(state, replace(message, change=bytes(message.change) + b"\0"))
     after = client.client.apply(state, message)
     assert client.client.apply(after, message) is after
 

@@ -65,7 +65,7 @@ def over_the_wire(update: Update) -> Update:
 
 def flips_of(update: Update, frame: Frame) -> Flips:
     draw = Draw(Levels.of(frame.server.spec), frame.state.public.values, frame.round, update.slot)
-    return decode_flips(update.vote, draw)
+    return decode_flips(bytes(update.vote), draw)
 
 
 def with_valid_hash(update: Update, flips: Flips) -> Update:
@@ -150,7 +150,7 @@ def test_many_flips_do_not_even_decode_by_another_dither_or_state() -> None:
             new = Draw(Levels.of(frame.server.spec), frame.state.public.values, frame.round, slot)
             if (new.round, new.slot, new.k.tobytes()) == (draw.round, draw.slot, draw.k.tobytes()):
                 continue
-            if update.vote[0] != Coder.RANS:
+            if bytes(update.vote)[0] != Coder.RANS:
                 continue  # no contexts
             whole = replace(update, **frame.header(slot))  # type: ignore[arg-type]
             forged = with_valid_hash(whole, flips_of(update, origin))

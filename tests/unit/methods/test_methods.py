@@ -239,7 +239,7 @@ def test_fedpm_is_the_mean_of_the_masks() -> None:
     masks = []
     for slot in (0, 3, 4):
         update = world.train(slot)
-        packed = method.read_vote(world.has[slot], slot, update.vote, b"")
+        packed = method.read_vote(world.has[slot], slot, bytes(update.vote), b"")
         masks.append(np.unpackbits(packed, count=MODEL.num_params, bitorder="little"))
     world.round([0, 3, 4])
     assert isinstance(method, FedPMMethod)
@@ -312,7 +312,7 @@ def test_damaged_votes_and_changes_are_refused_or_canonical(name: str, data: st.
     world.round([0, 1])
     change = method.encode_change(start, world.state.public, world.state.private)
     for good, read in (
-        (update.vote, lambda b: method.read_vote(start, 0, b, b"")),
+        (bytes(update.vote), lambda b: method.read_vote(start, 0, b, b"")),
         (change, lambda b: method.decode_change(start, b)),
     ):
         bad = bytearray(good)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pemn.ledger import Ledger
-from pemn.wire.messages import Ack, Broadcast, Content, Failure, Metrics, Update, encode
+from pemn.wire.messages import Ack, Broadcast, Content, Failure, Metrics, Update, encode, num_bytes_by_kind
 
 NUM_CLIENTS, NUM_ROUNDS, NUM_PARAMS = 3, 4, 20_000
 HASH = bytes(range(16))
@@ -34,7 +34,7 @@ def ledger() -> list[dict[str, Any]]:
                 up = Content(error=Failure(46, "out of sync"))
             for direction, content in (("up", up), ("down", down)):
                 data = encode(content)
-                book.note(slot, direction, data, len(data) + 9)  # type: ignore[arg-type]
+                book.note(slot, direction, len(data), num_bytes_by_kind(data), len(data) + 9)  # type: ignore[arg-type]
             on_wire[slot] = (on_wire[slot][0] + 1300, on_wire[slot][1] + 2500)
         book.close_round(round_, on_wire)
     lines: list[dict[str, Any]] = json.loads(json.dumps([asdict(entry) for entry in book.entries]))

@@ -103,7 +103,9 @@ def test_wire_bytes_may_be_unknown_only_where_nobody_counts_them(summary: dict[s
         for source, allowed in (("framed", True), ("socket", False), ("modelled", False), ("guess", False)):
             assert valid(SUMMARY, unknown | {"wire_source": source}) is allowed
         check_summary(unknown | {"wire_source": "framed"})
-    with pytest.raises(FileError, match=r"socket or modelled or framed; in summary\.wire_source"):
+    with pytest.raises(
+        FileError, match=r"socket or modelled or estimated or framed; in summary\.wire_source"
+    ):
         check_summary(summary | {"wire_source": "guess"})
 
 

@@ -143,7 +143,7 @@ def last_round(node: Node, action: str, task: bytes) -> bytes:
 def cut_flips(node: Node, action: str, task: bytes) -> bytes:
     update = node.handle(action, decode(task)).update
     assert update is not None
-    return encode(Content(update=replace(update, vote=update.vote[:-3])))
+    return encode(Content(update=replace(update, vote=bytes(update.vote)[:-3])))
 
 
 def failing(node: Node, action: str, task: bytes) -> bytes:

@@ -267,3 +267,35 @@ def test_nothing_is_written_that_says_less_than_an_outcome() -> None:
     """A field that is added to it must be kept, too."""
     kept = {"state", "accuracies", "num_votes", "abandoned_rounds", "images", "seconds"}
     assert set(Outcome.__dataclass_fields__) == kept
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_estimated_messages_change_the_books_alone(method: str, tmp_path: Path) -> None:
+    coded = run(tmp_path / "coded", "--method", method, "--model", "mlp-64")
+    estimated = run(tmp_path / "estimated", "--method", method, "--model", "mlp-64", "--account", "estimate")
+    assert (coded["wire_source"], estimated["wire_source"]) == ("modelled", "estimated")
+    for name in ("accuracy_by_round", "weights_sha256", "client_rounds", "model_bytes"):
+        assert estimated[name] == coded[name]
+    lines = [
+        [json.loads(line) for line in (tmp_path / name / "ledger.jsonl").read_text().splitlines()]
+        for name in ("coded", "estimated")
+    ]
+    for one, other in zip(*lines, strict=True):
+        assert abs(one["payload"] - other["payload"]) <= one["messages"] * 64 + 0.005 * one["payload"]
+        assert {**one, "payload_by_kind": 0, "payload": 0, "framed": 0, "wire": 0} == {
+            **other,
+            "payload_by_kind": 0,
+            "payload": 0,
+            "framed": 0,
+            "wire": 0,
+        }
+
+
+def test_nothing_is_coded_for_an_estimate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise AssertionError
+
+    monkeypatch.setattr("pemn.methods.mask.encode_flips", refuse)
+    run(tmp_path / "estimated", "--account", "estimate")
+    with pytest.raises(AssertionError):
+        run(tmp_path / "coded")
