@@ -167,9 +167,9 @@ def test_counts_come_to_the_published_method(tmp_path: Path) -> None:
     assert one["bits_per_parameter"]["downlink_payload"] > 2 * two["bits_per_parameter"]["downlink_payload"]
 
 
-@pytest.mark.parametrize("method", ["mask", "fedpm", "fedavg"])
+@pytest.mark.parametrize(("method", "tie"), [("mask", "1"), ("mask", "2"), ("fedpm", "1"), ("fedavg", "1")])
 def test_clients_that_train_at_once_come_to_the_same(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
 
@@ -179,7 +179,7 @@ def test_clients_that_train_at_once_come_to_the_same(
 
     monkeypatch.setattr("pemn_client.cohorts.train_cohort", count)
     options = (
-        *("--method", method, "--participation", "1", "--partition", "dirichlet:1"),
+        *("--method", method, "--tie", tie, "--participation", "1", "--partition", "dirichlet:1"),
         *("--model", "mlp-64", "--rounds", "3", "--epochs", "3"),
     )
     alone = run(tmp_path / "alone", *options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from pemn.errors import MalformedFrame
 from pemn.partition import Partition
+from pemn.schedule import Schedule
 from pemn.wire import limits
+from pemn.wire.protocols import FedAvgProtocol
 from pemn.wire.spec import Spec
 from tests.networks import model_spec, run_spec
 
@@ -71,6 +74,54 @@ def test_no_two_spellings_of_a_concentration_are_taken(alpha: float, spelling: s
         assert spelling != "{!r}"
     else:
         assert taken == text == f"dirichlet:{float(text.removeprefix('dirichlet:'))!r}"
+
+
+def test_what_is_wrong_with_a_setting_by_round_is_said() -> None:
+    def refused(says: str, **changes: Any) -> None:
+        with pytest.raises(MalformedFrame, match=says):
+            Spec.from_bytes(replace(SPEC, **changes).to_bytes())
+
+    mask, training = SPEC.mask, SPEC.training
+    refused("^stride: got 2; wanted 1 .. 1$", protocol=replace(mask, stride=Schedule(((1, 1), (4, 2)))))
+    refused("^eta_num: got 65536; wanted 1 .. 65535$", protocol=replace(mask, eta_num=Schedule.always(65536)))
+    refused("^window: got 4097; wanted 1 .. 4096$", protocol=replace(mask, window=4097))
+    rate = Schedule(((1, 0.5), (7, 2000.0)))
+    refused(
+        "^learning rate: got 2000.0; wanted above 0, <= 1000$", training=replace(training, learning_rate=rate)
+    )
+    refused(
+        "^logit adjustment: got -0.0; wanted 0 .. 100$", training=replace(training, logit_adjustment=-0.0)
+    )
+    refused("^number of rounds: got 0; wanted >= 1$", num_rounds=0)
+    proto = SPEC.to_proto()
+    proto.mask.eta_nums.add(from_round=1, value=7)
+    with pytest.raises(
+        MalformedFrame, match=r"^eta_num: schedule: .* wanted ascending rounds from 1, new values$"
+    ):
+        Spec.from_bytes(proto.SerializeToString(deterministic=True))
+
+
+def test_only_masks_are_tied() -> None:
+    model = replace(SPEC.model, tie=2)
+    tied = replace(SPEC, model=model)
+    assert Spec.from_bytes(tied.to_bytes()) == tied
+    other = replace(tied, protocol=FedAvgProtocol(0.5), method="fedavg")
+    with pytest.raises(MalformedFrame, match=r"^tied masks: got fedavg; wanted mask$"):
+        Spec.from_bytes(other.to_bytes())
+
+
+def test_all_that_a_spec_can_say_reads_back() -> None:
+    spec = replace(
+        SPEC,
+        protocol=replace(SPEC.mask, step=512, stride=Schedule(((1, 127), (9, 1))), window=4096),
+        training=replace(
+            SPEC.training, learning_rate=Schedule(((1, 0.5), (2**31 - 1, 0.25))), logit_adjustment=100.0
+        ),
+        data=replace(SPEC.data, num_images=2**32 - 1),
+        num_rounds=7,
+    )
+    assert Spec.from_bytes(spec.to_bytes()) == spec
+    assert Spec.from_bytes(SPEC.to_bytes()).data.num_images is None
 
 
 def test_a_dirichlet_partition_of_more_variates_than_the_limit_is_refused() -> None:
