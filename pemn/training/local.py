@@ -125,13 +125,16 @@ class LocalTrainer(ABC):
         weights = self._weights(leaf, generators)
         # Each layer is a leaf of its own: through views of one tensor every gradient would be copied twice.
         named = unflatten(weights.detach(), self.model)
-        layers = [part.requires_grad_() for part in named.values()]
-
-        def mean_loss(named: dict[str, Tensor], images: Tensor, labels: Tensor, prior: Tensor) -> Tensor:
-            logits = functional_call(network, named, (images,)) + prior
-            return nn.functional.cross_entropy(logits, labels, ignore_index=NO_LABEL)
-
-        losses = (mean_loss if trained.dim() == 1 else vmap(mean_loss))(named, images, labels, prior)
+        if trained.dim() == 1:
+            layers = _put(network, named)
+            losses = _loss(network(images) + prior, labels)
+        else:
+            layers = [part.requires_grad_() for part in named.values()]
+            losses = vmap(
+                lambda named, images, labels, prior: _loss(
+                    functional_call(network, named, (images,)) + prior, labels
+                )
+            )(named, images, labels, prior)
         by_layer = torch.autograd.grad(losses.sum(), layers)
         by_weight = torch.cat([part.reshape(*trained.shape[:-1], -1) for part in by_layer], dim=-1)
         if weights is not leaf:
@@ -285,6 +288,21 @@ def local_trainer(
             return DrawnTrainer(*args)
         case FedAvgProtocol(momentum=momentum) | StcProtocol(momentum=momentum):
             return WeightTrainer(momentum, *args)
+
+
+def _put(network: nn.Module, named: dict[str, Tensor]) -> list[Tensor]:
+    """Makes these a network's own weights, without copying them; returns its parameters in their order.
+
+    What `functional_call` does for one call takes a quarter of a millisecond every time.
+    """
+    parameters: list[Tensor] = [network.get_parameter(name) for name in named]
+    for parameter, weights in zip(parameters, named.values(), strict=True):
+        parameter.data = weights
+    return parameters
+
+
+def _loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(logits, labels, ignore_index=NO_LABEL)
 
 
 @lru_cache(maxsize=8)
