@@ -183,9 +183,8 @@ class FedAvgMethod:
             raise MalformedFrame("length of weights in 8 bits", got=len(data), wanted=wanted)
         units = np.frombuffer(data, "<f4", len(sizes)).astype(np.float32)
         steps = np.frombuffer(data, np.int8, offset=4 * len(sizes))
-        fit = (units > 0) & (
-            units.astype(np.float64) * _STEPS <= _LARGEST
-        )  # no weight is infinite, or not a number
+        # Not a number, or too large for a finite weight, is refused as well.
+        fit = (units > 0) & (units.astype(np.float64) * _STEPS <= _LARGEST)
         if not fit.all() or (steps < -_STEPS).any():
             raise MalformedFrame("weights in 8 bits", wanted=f"units above 0, steps -{_STEPS} .. {_STEPS}")
         return np.multiply(steps, np.repeat(units, sizes), dtype=np.float32)

@@ -119,12 +119,12 @@ class World:
 def test_weights_in_8_bits_are_finite(unit: float, taken: bool) -> None:
     method = Server.of(spec_of("fedavg-int8")).method
     public, _ = method.start()
-    data = np.float32(unit).tobytes() + method.encode_change(public, public, ())[4:]
-    change = data[:12] + b"\x7f\x81" + data[14:]
+    units = np.array([1, unit, 1], "<f4").tobytes()
+    change = units + b"\x7f\x81" * (MODEL.num_params // 2) + b"\x01" * (MODEL.num_params % 2)
     if taken:
         method.decode_change(public, change)
     else:
-        with pytest.raises(MalformedFrame, match="weights in 8 bits"):
+        with pytest.raises(MalformedFrame, match=r"^weights in 8 bits"):
             method.decode_change(public, change)
 
 
