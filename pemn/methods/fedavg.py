@@ -29,6 +29,7 @@ from pemn.wire.payload import Payload
 from pemn.wire.spec import Spec
 
 _STEPS = 127
+_LARGEST = float(np.finfo(np.float32).max)
 _SERVER = MAX_SLOTS
 """Number of the server among those that draw dither."""
 
@@ -189,7 +190,9 @@ class FedAvgMethod:
             raise MalformedFrame("length of weights in 8 bits", got=len(data), wanted=wanted)
         units = np.frombuffer(data, "<f4", len(sizes)).astype(np.float32)
         steps = np.frombuffer(data, np.int8, offset=4 * len(sizes))
-        if not np.isfinite(units).all() or (units <= 0).any() or (steps < -_STEPS).any():
+        # Not a number, or too large for a finite weight, is refused as well.
+        fit = (units > 0) & (units.astype(np.float64) * _STEPS <= _LARGEST)
+        if not fit.all() or (steps < -_STEPS).any():
             raise MalformedFrame("weights in 8 bits", wanted=f"units above 0, steps -{_STEPS} .. {_STEPS}")
         return np.multiply(steps, np.repeat(units, sizes), dtype=np.float32)
 

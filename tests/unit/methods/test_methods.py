@@ -104,6 +104,30 @@ class World:
         self.state = self.server.commit(self.state, ballot)
 
 
+@pytest.mark.parametrize(
+    ("unit", "taken"),
+    [
+        (1e-45, True),
+        (2.6e36, True),
+        (2.7e36, False),
+        (3e38, False),
+        (np.inf, False),
+        (np.nan, False),
+        (0, False),
+    ],
+)
+def test_weights_in_8_bits_are_finite(unit: float, taken: bool) -> None:
+    method = Server.of(spec_of("fedavg-int8")).method
+    public, _ = method.start()
+    units = np.array([1, unit, 1], "<f4").tobytes()
+    change = units + b"\x7f\x81" * (MODEL.num_params // 2) + b"\x01" * (MODEL.num_params % 2)
+    if taken:
+        method.decode_change(public, change)
+    else:
+        with pytest.raises(MalformedFrame, match=r"^weights in 8 bits"):
+            method.decode_change(public, change)
+
+
 def with_average(num_rounds: int, *, tie: int = 1, window: int = 3) -> Spec:
     spec = spec_of("mask")
     protocol = replace(spec.mask, window=window, eta_num=Schedule(((1, 2), (3, 1))))
