@@ -98,6 +98,25 @@ def resolve(settings_class: type[T], argv: Sequence[str], *, prog: str, env_pref
     return Resolved(settings, types.MappingProxyType(origins), debug)
 
 
+def settings_from(settings_class: type[T], entries: Mapping[str, Any], *, where: str) -> T:
+    """Returns settings from a mapping that somebody else has read, by the names of the flags; empty is not given.
+
+    Args:
+        settings_class: The options.
+        entries: Their values.
+        where: What the mapping is, for errors.
+
+    Raises:
+        ConfigError: If an option is unknown or wrong.
+    """
+    given = {key: value for key, value in entries.items() if value != ""}
+    named = _named(given, settings_class, where)
+    try:
+        return _only_given(settings_class)(**named)
+    except ValidationError as error:
+        raise _explain(error, dict.fromkeys(named, where), "") from error
+
+
 def show(resolved: Resolved[Any]) -> str:
     """Returns a table of every option, its value and where it came from."""
     rows = [("option", "value", "origin")]
@@ -200,14 +219,19 @@ def _read_toml(path: Path, settings_class: type[BaseSettings]) -> dict[str, Any]
         raise ConfigError(f"cannot read the file of --config, {error.strerror}", where=path) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"not TOML, {error}", where=path) from error
+    return _named(document, settings_class, path)
+
+
+def _named(document: Mapping[str, Any], settings_class: type[BaseSettings], where: object) -> dict[str, Any]:
+    """Returns the values of options by the names of their fields."""
     entries: dict[str, Any] = {}
     for key, value in document.items():
         name = key.replace("-", "_")
         if name not in settings_class.model_fields:
             close = _closest(_kebab(name), map(_kebab, settings_class.model_fields))
-            raise ConfigError(f"unknown key {key!r}{close}", where=path)
+            raise ConfigError(f"unknown key {key!r}{close}", where=where)
         if name in entries:
-            raise ConfigError(f"key {_kebab(name)!r} twice, with '-' and with '_'", where=path)
+            raise ConfigError(f"key {_kebab(name)!r} twice, with '-' and with '_'", where=where)
         entries[name] = value
     return entries
 
