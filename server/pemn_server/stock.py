@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flwr.app import RecordDict
 from flwr.common.serde import message_to_proto
@@ -172,6 +172,9 @@ def run_on_ray(run: Callable[[Fleet], None], client_app: ClientApp, *, num_slots
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Actors see the GPUs that this process sees, and train where clients in process would.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if not os.environ.get("RAY_ADDRESS"):
+        # Ray has no passwords. Its own cluster is to listen on loopback alone, for which it has only this switch.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from flwr.simulation import run_simulation
 
     logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -184,16 +187,15 @@ def run_on_ray(run: Callable[[Fleet], None], client_app: ClientApp, *, num_slots
             failures.append(error)  # Flower would raise it too, after whatever its own threads say
             raise
 
-    # Ray has no passwords: its own cluster listens on this machine alone.
-    init: dict[str, Any] = {"log_to_driver": False}
-    if not os.environ.get("RAY_ADDRESS"):
-        init["_node_ip_address"] = "127.0.0.1"
     try:
         run_simulation(
             server_app(guarded),
             client_app,
             num_slots,
-            backend_config={"init_args": init, "client_resources": {"num_cpus": num_cpus, "num_gpus": 0.0}},
+            backend_config={
+                "init_args": {"log_to_driver": False},
+                "client_resources": {"num_cpus": num_cpus, "num_gpus": 0.0},
+            },
         )
     except Exception as error:
         if failures:
