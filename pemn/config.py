@@ -85,7 +85,7 @@ def resolve(settings_class: type[T], argv: Sequence[str], *, prog: str, env_pref
         raise ConfigError(f"{prog}: {error}") from error
     _check_variables(settings_class, env_prefix)
     config = config or os.environ.get(f"{env_prefix}CONFIG")
-    entries = _by_field(read_toml(Path(config)), settings_class, config) if config else {}
+    entries = _named(read_toml(Path(config)), settings_class, config) if config else {}
 
     origins = dict.fromkeys(settings_class.model_fields, "default")
     origins |= dict.fromkeys(entries, f"file {config}")
@@ -96,6 +96,27 @@ def resolve(settings_class: type[T], argv: Sequence[str], *, prog: str, env_pref
     except ValidationError as error:
         raise _explain(error, origins, env_prefix) from error
     return Resolved(settings, types.MappingProxyType(origins), debug)
+
+
+def settings_from(settings_class: type[T], entries: Mapping[str, Any], *, where: str) -> T:
+    """Returns settings from a mapping that somebody else has read, by the names of the flags; empty is not given.
+
+    Args:
+        settings_class: The options.
+        entries: Their values.
+        where: What the mapping is, for errors.
+
+    Raises:
+        ConfigError: If an option is unknown or wrong.
+    """
+    given = {key: value for key, value in entries.items() if value != ""}
+    named = _named(given, settings_class, where)
+    try:
+        settings = _only_given(settings_class)(**named)
+    except ValidationError as error:
+        raise _explain(error, dict.fromkeys(named, where), "") from error
+    # Of the class itself, which other processes know.
+    return settings_class.model_construct(settings.model_fields_set, **dict(settings))
 
 
 def show(resolved: Resolved[Any]) -> str:
@@ -207,29 +228,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"not TOML, {error}", where=path) from error
 
 
-def settings_from(settings_class: type[T], document: Mapping[str, Any], where: str) -> T:
-    """Returns settings of which all that is given is given here: neither flags nor environment count.
-
-    Args:
-        settings_class: The options.
-        document: Values by their names, with `-` or `_`, as a TOML file has them.
-        where: What a complaint says of where they are.
-
-    Raises:
-        ConfigError: If an option is unknown, missing or wrong.
-    """
-    entries = _by_field(document, settings_class, where)
-    try:
-        settings = _only_given(settings_class)(**entries)
-    except ValidationError as error:
-        raise _explain(error, dict.fromkeys(entries, where), "") from error
-    # Of the class itself, which other processes know.
-    return settings_class.model_construct(settings.model_fields_set, **dict(settings))
-
-
-def _by_field(
-    document: Mapping[str, Any], settings_class: type[BaseSettings], where: object
-) -> dict[str, Any]:
+def _named(document: Mapping[str, Any], settings_class: type[BaseSettings], where: object) -> dict[str, Any]:
+    """Returns the values of options by the names of their fields."""
     entries: dict[str, Any] = {}
     for key, value in document.items():
         name = key.replace("-", "_")

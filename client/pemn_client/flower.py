@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
+from typing import Any, cast
 
 # Flower reads these when it is imported: no telemetry, no question for updates.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -17,13 +18,14 @@ from flwr.app import ConfigRecord, Context, Message, Metadata, RecordDict
 from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
 
-from pemn.errors import MalformedFrame
-from pemn.wire.messages import Content, decode, encode
+from pemn.errors import ConfigError, MalformedFrame, PemnError
+from pemn.wire.messages import Content, Failure, decode, encode
 from pemn_client.node import QUERY, TRAIN, Node
 
-__all__ = ["ClientApp", "client_app", "node_context", "run_app"]
+__all__ = ["ClientApp", "Context", "client_app", "node_context", "notes", "run_app", "slot_of"]
 
 _RECORD, _KEY = "pemn", "content"
+_HELLO, _SLOT, _NUM_SLOTS = "hello", "slot", "num-slots"
 _DAY_S = 86_400.0
 
 
@@ -31,6 +33,8 @@ def client_app(
     node_of: Callable[[Context], Node],
     pack: Callable[[Content], bytes] = encode,
     unpack: Callable[[bytes], Content] = decode,
+    *,
+    explain: bool = False,
 ) -> ClientApp:
     """Returns the ClientApp: it hands each task to the node that it is for.
 
@@ -38,12 +42,18 @@ def client_app(
         node_of: Finds the node of a Flower context.
         pack: Makes an answer the bytes of a Flower message.
         unpack: Finds the task of a Flower message's bytes.
+        explain: Whether an error becomes an answer, in one line, for engines that would send a traceback.
     """
     app = ClientApp()
 
     def answer(action: str, message: Message, context: Context) -> Message:
-        made = node_of(context).handle(action, unpack(_content(message)))
-        return Message(_record(pack(made)), reply_to=message)
+        try:
+            content = node_of(context).handle(action, unpack(_content(message)))
+        except PemnError as error:
+            if not explain:
+                raise
+            content = Content(error=Failure(error.code, str(error)))
+        return Message(_record(pack(content)), reply_to=message)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -53,7 +63,36 @@ def client_app(
     def query(message: Message, context: Context) -> Message:
         return answer(QUERY, message, context)
 
+    @app.query(_HELLO)
+    def hello(message: Message, context: Context) -> Message:
+        """Tells which client this is: Flower's own engines know their nodes by random numbers."""
+        slot, num_slots = slot_of(context)
+        return Message(
+            RecordDict({_RECORD: ConfigRecord({_SLOT: slot, _NUM_SLOTS: num_slots})}), reply_to=message
+        )
+
     return app
+
+
+def slot_of(context: Context) -> tuple[int, int]:
+    """Returns a node's slot, and how many it believes there are.
+
+    Raises:
+        ConfigError: If its node config does not say.
+    """
+    slot, num_slots = (context.node_config.get(key) for key in ("partition-id", "num-partitions"))
+    if type(slot) is not int or type(num_slots) is not int or not 0 <= slot < num_slots:
+        wanted = "partition-id=I num-partitions=N, 0 <= I < N"
+        raise ConfigError(
+            "which client this is", got=f"{slot} of {num_slots}", wanted=wanted, where="node config"
+        )
+    return slot, num_slots
+
+
+def notes(context: Context) -> MutableMapping[str, Any]:
+    """Returns what Flower keeps of a node from message to message of a run: a few integers and bytes."""
+    record = context.state.config_records.setdefault(_RECORD, ConfigRecord())
+    return cast(MutableMapping[str, Any], record)
 
 
 def run_app(app: ClientApp, context: Context, action: str, content: bytes) -> bytes:

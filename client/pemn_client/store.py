@@ -138,61 +138,88 @@ class FileStore:
 
     def load(self) -> tuple[Spec, PublicState | None] | None:
         """See `Store`; a damaged file counts as missing, and the server is asked again."""
-        path = self._folder / "spec.bin"
-        if not path.exists():
-            return None
-        try:
-            spec = Spec.from_bytes(read_bytes(path, max_bytes=MAX_SPEC_BYTES, what="spec"))
-        except RemoteError as error:
-            _LOG.warning("the store is damaged and will be filled again: %s", error)
-            return None
-        return spec, self._load_state(spec)
+        spec = read_spec(self._folder / "spec.bin")
+        return None if spec is None else (spec, read_state(self._folder / _STATE_NAME, spec))
 
     def save_spec(self, spec: Spec) -> None:
         """See `Store`."""
         for name in (_STATE_NAME, _MEMORY_NAME):
             (self._folder / name).unlink(missing_ok=True)
-        write_atomic(self._folder / "spec.bin", spec.to_bytes(), mode=0o600)
+        write_spec(self._folder / "spec.bin", spec)
 
     def save_state(self, spec: Spec, state: PublicState) -> None:
         """See `Store`."""
-        self._write(_STATE_NAME, spec, state.round, state.values.tobytes())
+        write_state(self._folder / _STATE_NAME, spec, state)
 
     def load_memory(self, spec: Spec) -> Memory | None:
         """See `Store`; a damaged memory is none: what it owed is lost."""
-        found = self._read(_MEMORY_NAME, spec, 9 * spec.model.num_params)
-        if found is None:
-            return None
-        round_, data = found
-        arrays = np.frombuffer(data[1:], np.float32).reshape(-1, spec.model.num_params)
-        return Memory(round_, arrays[0] if data[0] else None, arrays[-1])
+        return read_memory(self._folder / _MEMORY_NAME, spec)
 
     def save_memory(self, spec: Spec, memory: Memory) -> None:
         """See `Store`."""
-        parts = [part.astype("<f4").tobytes() for part in (memory.earlier, memory.later) if part is not None]
-        self._write(_MEMORY_NAME, spec, memory.round, bytes([memory.earlier is not None]) + b"".join(parts))
+        write_memory(self._folder / _MEMORY_NAME, spec, memory)
 
-    def _load_state(self, spec: Spec) -> PublicState | None:
-        like = method_of(spec).start()[0].values
-        found = self._read(_STATE_NAME, spec, like.nbytes)
-        if found is None or len(found[1]) != like.nbytes:
-            return None
-        return PublicState(found[0], np.frombuffer(found[1], like.dtype))
 
-    def _write(self, name: str, spec: Spec, round_: int, data: bytes) -> None:
-        body = _MAGIC + _HEAD.pack(spec.run_id, round_) + data
-        write_atomic(self._folder / name, body + hashlib.sha256(body).digest(), mode=0o600)
+def read_spec(path: Path) -> Spec | None:
+    """Returns the spec in a file; None if there is none, or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return Spec.from_bytes(read_bytes(path, max_bytes=MAX_SPEC_BYTES, what="spec"))
+    except RemoteError as error:
+        _LOG.warning("the store is damaged and will be filled again: %s", error)
+        return None
 
-    def _read(self, name: str, spec: Spec, max_bytes: int) -> tuple[int, bytes] | None:
-        """Returns round and data of a file of this run, if there is one that is whole."""
-        path = self._folder / name
-        if not path.exists():
-            return None
-        data = read_bytes(path, max_bytes=max_bytes + 4096, what=name)
-        body, digest = data[:-32], data[-32:]
-        head = len(_MAGIC) + _HEAD.size
-        if hashlib.sha256(body).digest() != digest or not body.startswith(_MAGIC) or len(body) <= head:
-            _LOG.warning("%s is damaged", path)
-            return None
-        run_id, round_ = _HEAD.unpack_from(body, len(_MAGIC))
-        return (round_, body[head:]) if run_id == spec.run_id else None
+
+def write_spec(path: Path, spec: Spec) -> None:
+    """Writes a spec into a file."""
+    write_atomic(path, spec.to_bytes(), mode=0o600)
+
+
+def read_state(path: Path, spec: Spec) -> PublicState | None:
+    """Returns the public state in a file; None if there is none of this run, or it is damaged."""
+    like = method_of(spec).start()[0].values
+    found = _read(path, spec, like.nbytes)
+    if found is None or len(found[1]) != like.nbytes:
+        return None
+    return PublicState(found[0], np.frombuffer(found[1], like.dtype))
+
+
+def write_state(path: Path, spec: Spec, state: PublicState) -> None:
+    """Writes a public state into a file."""
+    _write(path, spec, state.round, state.values.tobytes())
+
+
+def read_memory(path: Path, spec: Spec) -> Memory | None:
+    """Returns a client's memory in a file; None if there is none of this run, or it is damaged."""
+    found = _read(path, spec, 9 * spec.model.num_params)
+    if found is None:
+        return None
+    round_, data = found
+    arrays = np.frombuffer(data[1:], np.float32).reshape(-1, spec.model.num_params)
+    return Memory(round_, arrays[0] if data[0] else None, arrays[-1])
+
+
+def write_memory(path: Path, spec: Spec, memory: Memory) -> None:
+    """Writes a client's memory into a file."""
+    parts = [part.astype("<f4").tobytes() for part in (memory.earlier, memory.later) if part is not None]
+    _write(path, spec, memory.round, bytes([memory.earlier is not None]) + b"".join(parts))
+
+
+def _write(path: Path, spec: Spec, round_: int, data: bytes) -> None:
+    body = _MAGIC + _HEAD.pack(spec.run_id, round_) + data
+    write_atomic(path, body + hashlib.sha256(body).digest(), mode=0o600)
+
+
+def _read(path: Path, spec: Spec, max_bytes: int) -> tuple[int, bytes] | None:
+    """Returns round and data of a file of this run, if there is one that is whole."""
+    if not path.exists():
+        return None
+    data = read_bytes(path, max_bytes=max_bytes + 4096, what=path.name)
+    body, digest = data[:-32], data[-32:]
+    head = len(_MAGIC) + _HEAD.size
+    if hashlib.sha256(body).digest() != digest or not body.startswith(_MAGIC) or len(body) <= head:
+        _LOG.warning("%s is damaged", path)
+        return None
+    run_id, round_ = _HEAD.unpack_from(body, len(_MAGIC))
+    return (round_, body[head:]) if run_id == spec.run_id else None

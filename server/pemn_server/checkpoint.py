@@ -20,7 +20,7 @@ from pemn_server.run import Outcome
 from pemn_server.settings import SimulateSettings
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-_FREE = {"run_dir", "resume", "data_dir", "threads"}
+_FREE = {"run_dir", "resume", "data_dir", "threads", "engine"}
 """Options that decide nothing of the result."""
 
 

@@ -87,7 +87,7 @@ class Comparison:
                     names = (_slug(label), _slug(partition), _slug(model), f"seed-{seed}")
                     of_run = {"label": label, "partition": partition, "model": model, "seed": seed}
                     given = {**options, **of_run, "run-dir": folder.joinpath("runs", *names)}
-                    runs.append(settings_from(SimulateSettings, given, where))
+                    runs.append(settings_from(SimulateSettings, given, where=where))
         folders = [run.run_dir for run in runs]
         if len(set(folders)) < len(folders):
             raise ConfigError("two runs that differ in punctuation alone", where=path)

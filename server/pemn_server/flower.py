@@ -25,9 +25,9 @@ from pemn.errors import LocalError, RemoteError
 from pemn.ledger import Direction, Entry, Ledger, Wire
 from pemn.wire.messages import Content, decode, encode, num_bytes_by_kind
 
-__all__ = ["Answer", "Fleet", "Message", "PemnGrid", "run_server_app"]
+__all__ = ["Answer", "Context", "Fleet", "Grid", "Message", "PemnGrid", "run_server_app", "server_app"]
 
-_RECORD, _KEY = "pemn", "content"
+RECORD, _KEY = "pemn", "content"
 _POLL_S = (0.001, 0.05)
 _DAY_S = 86_400.0
 
@@ -93,7 +93,7 @@ class PemnGrid(Grid):
             task = self._pending.get(message_id)
             if task is not None and task.metadata.dst_node_id == slot + 1:
                 del self._pending[message_id]
-                self._done[message_id] = Message(_record(content), reply_to=task)
+                self._done[message_id] = Message(record_of(content), reply_to=task)
 
     def _note(self, slot: int, direction: Direction, content: bytes, framed_bytes: int) -> None:
         """Enters a message into the ledger.
@@ -120,7 +120,7 @@ class PemnGrid(Grid):
         """Returns id, action and content of the tasks that a client has not answered."""
         with self._lock:
             return [
-                (number, task.metadata.message_type, _content(task))
+                (number, task.metadata.message_type, content_of(task))
                 for number, task in self._pending.items()
                 if task.metadata.dst_node_id == slot + 1
             ]
@@ -176,7 +176,7 @@ class PemnGrid(Grid):
             with self._lock:
                 self._pending[number] = message
             slot = message.metadata.dst_node_id - 1
-            self._deliver(slot, number, message.metadata.message_type, _content(message))
+            self._deliver(slot, number, message.metadata.message_type, content_of(message))
             ids.append(message.metadata.message_id)
         return ids
 
@@ -256,13 +256,13 @@ class Fleet:
             timeout_s: How long to wait for the last one; later ones are dropped.
         """
         messages = [
-            self._grid.create_message(_record(self._grid.pack(content)), action, slot + 1, str(round_))
+            self._grid.create_message(record_of(self._grid.pack(content)), action, slot + 1, str(round_))
             for slot, content in sorted(tasks.items())
         ]
         for message in _exchange(self._grid, messages, timeout_s):
             slot = message.metadata.src_node_id - 1
             try:
-                content = self._grid.unpack(_content(message))
+                content = self._grid.unpack(content_of(message))
             except RemoteError as error:
                 yield Answer(slot, None, error)
             else:
@@ -276,15 +276,23 @@ def run_server_app(grid: PemnGrid, run: Callable[[Fleet], None]) -> None:
         grid: How the clients are reached.
         run: The federation.
     """
+    app = server_app(lambda _grid, _context: run(Fleet(grid)))
+    app(grid, Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={}))
+
+
+def server_app(run: Callable[[Grid, Context], None]) -> ServerApp:
+    """Returns the ServerApp.
+
+    Args:
+        run: The federation, on the Grid and with the run config that an engine gives it.
+    """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        if not isinstance(grid, PemnGrid):
-            raise LocalError("grid", got=type(grid).__name__, wanted="one of PEMN's own")
-        run(Fleet(grid))
+        run(grid, context)
 
-    app(grid, Context(run_id=0, node_id=0, node_config={}, state=RecordDict(), run_config={}))
+    return app
 
 
 def _exchange(grid: PemnGrid, messages: Iterable[Message], timeout_s: float | None) -> Iterator[Message]:
@@ -304,10 +312,12 @@ def _exchange(grid: PemnGrid, messages: Iterable[Message], timeout_s: float | No
         grid.forget(waiting)
 
 
-def _record(content: bytes) -> RecordDict:
-    return RecordDict({_RECORD: ConfigRecord({_KEY: content})})
+def record_of(content: bytes) -> RecordDict:
+    """Returns a message's content for Flower."""
+    return RecordDict({RECORD: ConfigRecord({_KEY: content})})
 
 
-def _content(message: Message) -> bytes:
-    content = message.content.config_records.get(_RECORD, ConfigRecord()).get(_KEY)
+def content_of(message: Message) -> bytes:
+    """Returns the content of a message of Flower's; nothing where there is none of ours."""
+    content = message.content.config_records.get(RECORD, ConfigRecord()).get(_KEY)
     return content if isinstance(content, bytes) else b""

@@ -152,7 +152,7 @@ class StartSettings(BaseSettings, RunOptions):
 
 
 class SimulateSettings(BaseSettings, RunOptions):
-    """Runs a federation in this process, with the same apps as over gRPC, and leaves its results."""
+    """Runs a federation on this machine or a Ray cluster, with the same apps as over gRPC, and leaves its results."""
 
     method: Literal["mask", "fedpm", "fedpm-counts", "fedavg", "fedavg-int8", "stc"] = Field(
         default="mask", description="what clients and server do; those after mask are to compare with"
@@ -164,6 +164,9 @@ class SimulateSettings(BaseSettings, RunOptions):
     min_clients: Clients = Field(default=1, description="votes without which a round is repeated")
     momentum: float = Field(
         default=0.9, ge=0, lt=1, description="of the clients' SGD, where weights are trained"
+    )
+    engine: Literal["inprocess", "ray"] = Field(
+        default="inprocess", description="what runs the clients: this process, or Flower's engine on Ray"
     )
     resume: bool = Field(
         default=False, description="go on with the run in --run-dir after its last whole round, bit for bit"
@@ -184,6 +187,29 @@ class SimulateSettings(BaseSettings, RunOptions):
     def cohort(self) -> int | None:
         """How many clients a round asks; None: all."""
         return max(1, round(self.participation * self.num_slots)) if self.participation < 1 else None
+
+    @model_validator(mode="after")
+    def _check_engine(self) -> Self:
+        if self.resume and self.engine == "ray":
+            raise ConfigError(
+                "engine", got="ray with --resume", wanted="inprocess: on Ray no checkpoint is kept"
+            )
+        return self
+
+
+class StockSettings(SimulateSettings):
+    """Runs a federation as a stock Flower app; these are the keys of its run config."""
+
+    clients: Clients | None = Field(default=2, description="as many as there are SuperNodes")
+    min_clients: Clients = Field(default=2, description="votes without which a round is repeated")
+    wait_timeout_s: float = Field(
+        default=300.0, gt=0, description="seconds to wait for clients that are missing"
+    )
+    round_timeout_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="seconds after which a round goes on without the votes that are missing",
+    )
 
 
 class CompareSettings(BaseSettings):

@@ -1,10 +1,11 @@
-"""`pemn-server simulate`: the same ServerApp and ClientApp in one process.
+"""`pemn-server simulate`: the same ServerApp and ClientApp in one process, or on Flower's engine on Ray.
 
 The only module of the server that knows the client.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -26,16 +27,19 @@ from pemn.wire.spec import Spec
 from pemn_client.cohorts import Cohorts
 from pemn_client.flower import client_app, node_context, run_app
 from pemn_client.node import TRAIN, Node
+from pemn_client.stock import SharedNodes, no_clock
 from pemn_client.store import MemoryStore
 from pemn_client.trainer import TrainerFactory
 from pemn_server import checkpoint
 from pemn_server.app import run_federation
 from pemn_server.flower import Message, PemnGrid, run_server_app
-from pemn_server.plan import make_plan
+from pemn_server.plan import Plan, make_plan
 from pemn_server.report import MAX_LEDGER_BYTES
 from pemn_server.run import Outcome
 from pemn_server.settings import SimulateSettings
 
+_CLIENTS_NAME = "clients"
+_RAY_WAIT_S = 120.0
 MESSAGE_OVERHEAD_BYTES = 200
 CONNECTION_OVERHEAD_BYTES = 5000
 """What TLS and HTTP/2 add on the wire, in this model of it: measured on real runs, rounded up (docs/wire.md)."""
@@ -184,11 +188,15 @@ class InProcessGrid(PemnGrid):
 
 
 def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None:
-    """Runs a federation in this process and writes its results.
+    """Runs a federation and writes its results.
 
     Raises:
-        PemnError: If the options or the data do not allow it.
+        PemnError: If the options, the data or what is installed do not allow it.
     """
+    if settings.engine == "ray":
+        from pemn_server.stock import check_ray  # it brings in half of Flower
+
+        check_ray()
     set_threads(settings.threads, num_processes=1)
     if settings.partition == "own":
         raise ConfigError(
@@ -203,7 +211,7 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         settings.data_dir,
         model=settings.model,
         methods=(plan.spec.method,),
-        clock=lambda: 0.0,  # the same bytes every time
+        clock=no_clock,
     )
     cohorts = Cohorts(make_trainer, settings.cohort_batch)
     try:
@@ -211,6 +219,11 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         cohorts(plan.spec, 0)
     except WrongSpec as error:
         raise ConfigError(f"these options make no run: {error}") from error
+    if settings.engine == "ray":
+        prepare_run_dir(folder)
+        _tell(console, plan, f"{settings.num_slots} clients on Ray")
+        _simulate_on_ray(settings, folder, plan, make_trainer, console)
+        return
     clients = Clients(cohorts, settings.num_slots)
     grid = InProcessGrid(clients, cohorts.expect, estimate=settings.account == "estimate")
     if kept is None:
@@ -220,12 +233,7 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         grid.go_on(_entries(folder, kept.num_entries))
     begun = None if kept is None else kept.outcome
     told = "" if begun is None else f", going on after round {begun.state.public.round}"
-    console.print(
-        f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: "
-        f"{settings.num_slots} clients in this process{told}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    _tell(console, plan, f"{settings.num_slots} clients in this process{told}")
     server = Server.of(plan.spec)
 
     def keep(outcome: Outcome) -> None:
@@ -239,6 +247,31 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
             settings, folder, plan, fleet, console, outcome=begun, keep_outcome=keep
         ),
     )
+
+
+def _simulate_on_ray(
+    settings: SimulateSettings, folder: Path, plan: Plan, make_trainer: TrainerFactory, console: Console
+) -> None:
+    from pemn_server.stock import run_on_ray
+
+    store = folder.absolute() / _CLIENTS_NAME  # actors need not have the same working directory
+    if make_trainer.data_dir is not None:
+        make_trainer = replace(make_trainer, data_dir=make_trainer.data_dir.absolute())
+    threads = settings.threads or 1
+    try:
+        run_on_ray(
+            lambda fleet: run_federation(settings, folder, plan, fleet, console, wait_timeout_s=_RAY_WAIT_S),
+            client_app(SharedNodes(store, make_trainer, threads), explain=True),
+            num_slots=settings.num_slots,
+            num_cpus=threads,
+        )
+    finally:
+        shutil.rmtree(store, ignore_errors=True)  # nothing goes on from it
+
+
+def _tell(console: Console, plan: Plan, text: str) -> None:
+    told = f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {text}"
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 def _entries(folder: Path, count: int) -> list[Entry]:
