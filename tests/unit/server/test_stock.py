@@ -228,6 +228,8 @@ def test_the_run_config_in_the_repository_is_what_the_settings_are() -> None:
     app = tomllib.loads(APP.read_text())["tool"]["flwr"]["app"]
     config = app["config"]
     assert {key.replace("-", "_") for key in config} == {*StockSettings.model_fields, "device", "store"} - {
+        "account",
+        "cohort_batch",
         "engine",
         "resume",
     }
