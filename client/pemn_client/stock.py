@@ -5,6 +5,7 @@ None of them lasts: whatever a client needs is in its Flower context and in a fo
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,13 @@ from pemn_client.shared_store import SharedStore
 
 if TYPE_CHECKING:
     from pemn_client.trainer import TrainerFactory
+
+if os.environ.get("RAY_ADDRESS", "local") == "local":
+    # Flower starts Ray for a simulation after it has read this module. A cluster of its own is meant, not one that
+    # somebody has, or once had, on this machine; and since Ray has no passwords, one that listens on loopback alone,
+    # for which Ray has only this switch.
+    os.environ["RAY_ADDRESS"] = "local"
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 # torch is imported when a task needs it: it takes two seconds, and a SuperNode starts a process a message.
 

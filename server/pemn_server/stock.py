@@ -172,9 +172,6 @@ def run_on_ray(run: Callable[[Fleet], None], client_app: ClientApp, *, num_slots
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Actors see the GPUs that this process sees, and train where clients in process would.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if not os.environ.get("RAY_ADDRESS"):
-        # Ray has no passwords. Its own cluster is to listen on loopback alone, for which it has only this switch.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     from flwr.simulation import run_simulation
 
     logging.getLogger("flwr").setLevel(logging.ERROR)

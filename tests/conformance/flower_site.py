@@ -26,6 +26,8 @@ class FlowerSite:
         self._folder, self._home = folder, folder / "home"
         self._home.mkdir()
         self._port = free_port()
+        self.listening: set[str] = set()
+        """Addresses that were seen, as the kernel writes them."""
         self._processes: list[subprocess.Popen[bytes]] = []
         paths = [str(APP.parents[1] / name) for name in ("", "server", "client")]
         self._env = os.environ | {
@@ -72,9 +74,10 @@ class FlowerSite:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def wait_for(self, path: Path, timeout_s: float) -> None:
-        """Waits until a file is there."""
+        """Waits until a file is there, and looks meanwhile where the processes listen."""
         end = time.monotonic() + timeout_s
         while not path.exists():
+            self.listening |= self._listening()
             assert time.monotonic() < end, self.logs()
             time.sleep(0.2)
 
@@ -85,9 +88,9 @@ class FlowerSite:
 
     def close(self) -> None:
         """kill -9 for all that Flower has started here, whichever session it has put it in."""
-        mark, end = f"FLWR_HOME={self._home}".encode(), time.monotonic() + 20
+        end = time.monotonic() + 20
         while time.monotonic() < end:
-            alive = [int(path.name) for path in Path("/proc").glob("[0-9]*") if mark in _environment(path)]
+            alive = [int(path.name) for path in self._alive()]
             if not alive:
                 for process in self._processes:
                     process.wait()
@@ -97,6 +100,21 @@ class FlowerSite:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
         raise AssertionError(f"still alive: {alive}")
+
+    def _alive(self) -> list[Path]:
+        mark = f"FLWR_HOME={self._home}".encode()
+        return [path for path in Path("/proc").glob("[0-9]*") if mark in _environment(path)]
+
+    def _listening(self) -> set[str]:
+        sockets = set()
+        for process in self._alive():
+            with contextlib.suppress(OSError):  # it may end meanwhile
+                sockets |= {str(path.readlink()) for path in (process / "fd").iterdir()}
+        rows = [
+            row.split() for n in ("tcp", "tcp6") for row in Path(f"/proc/net/{n}").read_text().splitlines()
+        ]
+        # Local address and port, state (0A listens) and inode are columns 1, 3 and 9.
+        return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
     def _start(self, name: str, *words: object) -> None:
         with (self._folder / f"{name}.log").open("wb") as file:
@@ -108,6 +126,10 @@ class FlowerSite:
                 stderr=subprocess.STDOUT,
             )
         self._processes.append(process)
+
+
+LOOPBACK = {"0100007F", "0" * 16 + "FFFF00000100007F", "0" * 24 + "01000000"}
+"""127.0.0.1, the same as IPv6 has it, and ::1."""
 
 
 def _environment(process: Path) -> list[bytes]:

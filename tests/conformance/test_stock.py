@@ -17,7 +17,7 @@ from rich.console import Console
 from pemn.files import read_lines
 from pemn_server.settings import SimulateSettings
 from pemn_server.simulation import simulate
-from tests.conformance.flower_site import FlowerSite
+from tests.conformance.flower_site import LOOPBACK, FlowerSite
 
 NUM_CLIENTS = 2
 OPTIONS: dict[str, Any] = {
@@ -96,10 +96,12 @@ def test_a_superlink_with_supernodes(site: FlowerSite, tmp_path: Path) -> None:
     site.start_superlink()
     for slot in range(NUM_CLIENTS):
         site.start_supernode(slot, NUM_CLIENTS)
-    site.run("loopback", run_config(tmp_path / "run"))
     wanted = simulated(tmp_path / "wanted")
+    site.run("loopback", run_config(tmp_path / "run"))
     site.wait_for(tmp_path / "run/summary.json", timeout_s=300)
     assert_same(tmp_path / "run", wanted)
+    assert site.listening  # the processes' ports were seen, and nobody else can reach them
+    assert site.listening <= LOOPBACK
     for slot in range(NUM_CLIENTS):  # each device with a state of its own
         assert list((tmp_path / f"store-{slot}").glob(f"state-*-{OPTIONS['rounds']}-*.bin"))
 
@@ -115,7 +117,9 @@ def test_ray(tmp_path: Path) -> None:
 
 @needs_ray
 def test_flwr_run_local_simulation(site: FlowerSite, tmp_path: Path) -> None:
-    site.run("local-simulation", run_config(tmp_path / "run"))
     wanted = simulated(tmp_path / "wanted")
+    site.run("local-simulation", run_config(tmp_path / "run"))
     site.wait_for(tmp_path / "run/summary.json", timeout_s=300)
     assert_same(tmp_path / "run", wanted)
+    assert site.listening  # the processes' ports were seen, and nobody else can reach them
+    assert site.listening <= LOOPBACK
