@@ -190,10 +190,14 @@ class SimulateSettings(BaseSettings, RunOptions):
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
-        if self.resume and self.engine == "ray":
-            raise ConfigError(
-                "engine", got="ray with --resume", wanted="inprocess: on Ray no checkpoint is kept"
-            )
+        if self.engine == "ray":
+            for given, flag, why in (
+                (self.resume, "--resume", "on Ray no checkpoint is kept"),
+                (self.cohort_batch > 1, "--cohort-batch", "on Ray each client trains by itself"),
+                (self.account == "estimate", "--account estimate", "on Ray every message is coded"),
+            ):
+                if given:
+                    raise ConfigError("engine", got=f"ray with {flag}", wanted=f"inprocess: {why}")
         return self
 
 

@@ -272,10 +272,21 @@ def test_without_ray_the_command_says_what_to_install(
     assert not folder.exists()
 
 
-def test_ray_keeps_no_checkpoint(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("option", "why"),
+    [
+        (["--resume"], "got ray with --resume; wanted inprocess: on Ray no checkpoint is kept"),
+        (["--cohort-batch", "2"], "got ray with --cohort-batch; wanted inprocess: on Ray each client"),
+        (
+            ["--account", "estimate"],
+            "got ray with --account estimate; wanted inprocess: on Ray every message",
+        ),
+    ],
+)
+def test_what_ray_cannot_do_is_refused(
+    option: list[str], why: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["pemn-server", "simulate", "--engine", "ray", "--resume"])
+    monkeypatch.setattr("sys.argv", ["pemn-server", "simulate", "--engine", "ray", *option])
     assert main() == ConfigError.exit_code
     (line,) = capsys.readouterr().err.splitlines()
-    assert "got ray with --resume; wanted inprocess: on Ray no checkpoint is kept" in line
+    assert why in line
