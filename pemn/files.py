@@ -16,6 +16,7 @@ from pemn.errors import ConfigError, FileError, LocalError
 
 LEDGER_NAME = "ledger.jsonl"
 SUMMARY_NAME = "summary.json"
+REPORT_NAME = "report.html"
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:

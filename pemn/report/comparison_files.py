@@ -8,13 +8,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from pemn.files import REPORT_NAME
 from pemn.report import html
 from pemn.report.comparison import Row, Table
 from pemn.report.comparison_plots import PLOTS, Styles, front, panels, settings_of, styles_of
 from pemn.report.figures import to_png, to_svg
 from pemn.report.plots import embed, format_bytes
 
-CSV_NAME, ROUNDS_NAME, TABLE_NAME, PAGE_NAME = "comparison.csv", "rounds.csv", "comparison.md", "report.html"
+CSV_NAME, ROUNDS_NAME, TABLE_NAME = "comparison.csv", "rounds.csv", "comparison.md"
 
 _OF_RUN = ("label", "method", "dataset", "num_images", "partition", "num_clients", "model", "num_params")
 _TITLES = ("accuracy", "bits up", "bits down", "moved", "fewer", "to target", "fewer to target", "model")
@@ -32,10 +33,10 @@ def files(title: str, found: Sequence[Table]) -> dict[str, bytes]:
         CSV_NAME: _csv(_runs(found)),
         ROUNDS_NAME: _csv(_rounds(found)),
         TABLE_NAME: _markdown(title, found).encode(),
-        PAGE_NAME: _page(title, found, styles).encode(),
+        REPORT_NAME: _page(title, found, styles).encode(),
     }
     for number, of_setting in enumerate(settings_of(found), 1):
-        drawn = {f"{number}-{_slug(table.model)}": panels(table, styles) for table in of_setting}
+        drawn = {f"{number}-{slug(table.model)}": panels(table, styles) for table in of_setting}
         if len(of_setting) > 1:
             drawn[f"{number}-front"] = front(of_setting, styles)
         for name, figure in drawn.items():
@@ -160,5 +161,6 @@ def _page(title: str, found: Sequence[Table], styles: Styles) -> str:
     return html.document(title, "\n".join([intro, *parts]))
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+def slug(text: str) -> str:
+    """Returns a text as the name of a file or folder."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "run"

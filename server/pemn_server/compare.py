@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ from rich.console import Console
 
 from pemn.config import read_toml, settings_from
 from pemn.errors import ConfigError, FileError, PemnError
-from pemn.files import LEDGER_NAME, SUMMARY_NAME, read_bytes, write_atomic
+from pemn.files import LEDGER_NAME, REPORT_NAME, SUMMARY_NAME, read_bytes, write_atomic
 from pemn.processes import in_processes
-from pemn.report.comparison_files import PAGE_NAME
+from pemn.report.comparison_files import slug
 from pemn.training.device import set_threads
 from pemn_server import checkpoint
 from pemn_server.report import load_run, write_comparison, write_run
@@ -83,8 +82,11 @@ class Comparison:
                 options, where = {"method": label, **common, **own}, f"{path}, method {label!r}"
                 _check_options(options, where)
                 # Seeds of its own: what takes too long is run with fewer.
-                for seed in options.pop("seeds", head.seeds):
-                    names = (_slug(label), _slug(partition), _slug(model), f"seed-{seed}")
+                seeds = options.pop("seeds", head.seeds)
+                if not isinstance(seeds, list) or not seeds:
+                    raise ConfigError("seeds", got=seeds, wanted="a list", where=where)
+                for seed in seeds:
+                    names = (slug(label), slug(partition), slug(model), f"seed-{seed}")
                     of_run = {"label": label, "partition": partition, "model": model, "seed": seed}
                     given = {**options, **of_run, "run-dir": folder.joinpath("runs", *names)}
                     runs.append(settings_from(SimulateSettings, given, where=where))
@@ -155,7 +157,7 @@ def report(folders: Sequence[Path], out: Path | None, title: str | None, target:
     comparisons = [Comparison.of(folder) for folder in folders if (folder / CONFIG_NAME).exists()]
     if not comparisons and len(folders) == 1:
         write_run(folders[0], out)
-        return out / PAGE_NAME
+        return out / REPORT_NAME
     found: list[Path] = []
     for folder in folders:
         if (folder / CONFIG_NAME).exists():
@@ -167,7 +169,7 @@ def report(folders: Sequence[Path], out: Path | None, title: str | None, target:
     first = comparisons[0] if comparisons else Comparison("Comparison", None, ())
     wanted = first.target if target is None else target
     write_comparison(out, title or first.title, [load_run(folder) for folder in found], wanted)
-    return out / PAGE_NAME
+    return out / REPORT_NAME
 
 
 def _run(settings: SimulateSettings) -> PemnError | None:
@@ -209,10 +211,6 @@ def _check_options(options: Mapping[str, Any], where: str) -> None:
         if name in options:
             wanted = f"{name}s = [...]" if name in ("seed", "partition", "model") else None
             raise ConfigError(f"option {name!r} is set by the comparison", wanted=wanted, where=where)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-") or "run"
 
 
 def _say(console: Console, text: str) -> None:

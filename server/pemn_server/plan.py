@@ -12,7 +12,7 @@ from pemn.data.datasets import input_contract, load
 from pemn.errors import ConfigError, RemoteError
 from pemn.partition import Partition
 from pemn.spec import to_float32
-from pemn.training.local import accuracy
+from pemn.training.evaluation import accuracy
 from pemn.training.models import model_spec
 from pemn.training.networks import build
 from pemn.wire.spec import DataPlan, LocalTraining, Spec

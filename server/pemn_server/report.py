@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pemn.errors import FileError
-from pemn.files import LEDGER_NAME, SUMMARY_NAME, read_bytes, read_lines, write_atomic
+from pemn.files import LEDGER_NAME, REPORT_NAME, SUMMARY_NAME, read_bytes, read_lines, write_atomic
 from pemn.report import render
 from pemn.report.comparison import Run, tables
 from pemn.report.comparison_files import files
-from pemn_server.results import REPORT_NAME
 
 MAX_LEDGER_BYTES = 1 << 30
 _MAX_SUMMARY_BYTES = 1 << 26

@@ -16,7 +16,7 @@ from pemn.export.dense import dense, with_tensors
 from pemn.export.packed import packed
 from pemn.export.skeleton import skeleton
 from pemn.federation.release import start_edges
-from pemn.files import SUMMARY_NAME, write_atomic
+from pemn.files import REPORT_NAME, SUMMARY_NAME, write_atomic
 from pemn.ledger import Direction, Ledger
 from pemn.methods import method_of
 from pemn.rebuild import named_tensors, weights_sha256
@@ -28,7 +28,7 @@ from pemn_server.run import Outcome, fedavg_bytes
 from pemn_server.settings import RunOptions
 
 _LINKS: dict[str, Direction] = {"uplink": "up", "downlink": "down"}
-MODEL_NAME, ONNX_NAME, REPORT_NAME = "model.pemn", "model.onnx", "report.html"
+MODEL_NAME, ONNX_NAME = "model.pemn", "model.onnx"
 
 
 def write_results(

@@ -18,7 +18,8 @@ from pemn.rebuild import frozen_weights, rebuild
 from pemn.schedule import Schedule
 from pemn.spec import ModelSpec, to_float32
 from pemn.training.device import choose_device, set_threads
-from pemn.training.local import MaskTrainer, WeightTrainer, _log_prior, _untied, accuracy, unflatten
+from pemn.training.evaluation import accuracy
+from pemn.training.local import MaskTrainer, WeightTrainer, _log_prior, _untied, unflatten
 from pemn.training.models import model_spec
 from pemn.training.networks import build
 from pemn.training.scores import ScoreRule
