@@ -20,7 +20,7 @@ from pemn_server.run import Outcome
 from pemn_server.settings import SimulateSettings
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-_FREE = {"run_dir", "resume", "data_dir", "threads", "engine"}
+_FREE = {"run_dir", "resume", "data_dir", "threads", "engine", "workers"}
 """Options that decide nothing of the result."""
 
 

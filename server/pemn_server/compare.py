@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 
@@ -182,7 +183,8 @@ def _run(settings: SimulateSettings) -> PemnError | None:
     with (folder / LOG_NAME).open("a", buffering=1, encoding="utf-8") as log:
         try:
             console = Console(file=log, width=200, highlight=False)
-            simulate(settings.model_copy(update={"resume": resume}), folder, console)
+            threads = settings.threads or torch.get_num_threads()  # this process's share of the cores
+            simulate(settings.model_copy(update={"resume": resume, "threads": threads}), folder, console)
         except PemnError as error:
             return error
     return None

@@ -178,6 +178,9 @@ class SimulateSettings(BaseSettings, RunOptions):
     share: float = Field(
         default=0.01, gt=0, le=1, description="of the weights, that a message of stc changes"
     )
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=1, description="processes that train clients at the same time, on this machine's cores"
+    )
     cohort_batch: Clients = Field(
         default=1,
         description="clients that train at once, as one batch; for GPUs, results differ by rounding",
@@ -190,9 +193,15 @@ class SimulateSettings(BaseSettings, RunOptions):
 
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
+        if self.workers > 1 and self.cohort_batch > 1:
+            raise ConfigError(
+                "--workers with --cohort-batch",
+                wanted="one of them: batches are for one GPU, workers for many cores",
+            )
         if self.engine == "ray":
             for given, flag, why in (
                 (self.resume, "--resume", "on Ray no checkpoint is kept"),
+                (self.workers > 1, "--workers", "on Ray actors are the workers"),
                 (self.cohort_batch > 1, "--cohort-batch", "on Ray each client trains by itself"),
                 (self.account == "estimate", "--account estimate", "on Ray every message is coded"),
             ):

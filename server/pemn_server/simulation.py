@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -30,6 +31,7 @@ from pemn_client.node import TRAIN, Node
 from pemn_client.stock import SharedNodes, no_clock
 from pemn_client.store import MemoryStore
 from pemn_client.trainer import TrainerFactory
+from pemn_client.workers import Workers, workers
 from pemn_server import checkpoint
 from pemn_server.app import run_federation
 from pemn_server.flower import Message, PemnGrid, run_server_app
@@ -197,7 +199,7 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         from pemn_server.stock import check_ray  # it brings in half of Flower
 
         check_ray()
-    set_threads(settings.threads, num_processes=1)
+    set_threads(settings.threads, num_processes=settings.workers)
     if settings.partition == "own":
         raise ConfigError(
             "partition", got="own", wanted="iid, dirichlet:A or classes:C: simulated clients share a data set"
@@ -213,26 +215,48 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         methods=(plan.spec.method,),
         clock=no_clock,
     )
-    cohorts = Cohorts(make_trainer, settings.cohort_batch)
-    try:
-        # Loads the data and deals them out, which all clients share; here one person set both the run and them.
-        cohorts(plan.spec, 0)
-    except WrongSpec as error:
-        raise ConfigError(f"these options make no run: {error}") from error
-    if settings.engine == "ray":
-        prepare_run_dir(folder)
-        _tell(console, plan, f"{settings.num_slots} clients on Ray")
-        _simulate_on_ray(settings, folder, plan, make_trainer, console)
-        return
-    clients = Clients(cohorts, settings.num_slots)
-    grid = InProcessGrid(clients, cohorts.expect, estimate=settings.account == "estimate")
+    with _trainers(settings, make_trainer) as trainers:
+        try:
+            # Loads the data and deals them out, which all clients share; here one person set both the run and them.
+            trainers(plan.spec, 0)
+        except WrongSpec as error:
+            raise ConfigError(f"these options make no run: {error}") from error
+        if settings.engine == "ray":
+            prepare_run_dir(folder)
+            _tell(console, plan, f"{settings.num_slots} clients on Ray")
+            _simulate_on_ray(settings, folder, plan, make_trainer, console)
+        else:
+            _simulate_here(settings, folder, plan, kept, trainers, console)
+
+
+@contextmanager
+def _trainers(settings: SimulateSettings, make_trainer: TrainerFactory) -> Iterator[Cohorts | Workers]:
+    """Gives the clients of a simulation their trainers."""
+    if settings.workers == 1:
+        yield Cohorts(make_trainer, settings.cohort_batch)
+    else:
+        with workers(make_trainer, settings.workers, settings.threads) as trainers:
+            yield trainers
+
+
+def _simulate_here(
+    settings: SimulateSettings,
+    folder: Path,
+    plan: Plan,
+    kept: checkpoint.Checkpoint | None,
+    trainers: Cohorts | Workers,
+    console: Console,
+) -> None:
+    clients = Clients(trainers, settings.num_slots)
+    grid = InProcessGrid(clients, trainers.expect, estimate=settings.account == "estimate")
     if kept is None:
         prepare_run_dir(folder)
     else:
         clients.go_on(plan.spec, kept.outcome.state, kept.memories)
         grid.go_on(_entries(folder, kept.num_entries))
     begun = None if kept is None else kept.outcome
-    told = "" if begun is None else f", going on after round {begun.state.public.round}"
+    told = f" and {settings.workers} workers" if settings.workers > 1 else ""
+    told += "" if begun is None else f", going on after round {begun.state.public.round}"
     _tell(console, plan, f"{settings.num_slots} clients in this process{told}")
     server = Server.of(plan.spec)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,6 +128,13 @@ def test_a_file_may_have_numbers(tmp_path: Path) -> None:
     assert protocol_of("--config", str(file)).stride == Schedule(((1, 2), (7, 1)))
 
 
+def test_workers_and_batches_are_two_ways() -> None:
+    with pytest.raises(ConfigError, match="--workers with --cohort-batch: wanted one of them"):
+        resolve(
+            SimulateSettings, ["--workers", "2", "--cohort-batch", "2"], prog="x", env_prefix="PEMN_SERVER_"
+        )
+
+
 @pytest.mark.parametrize("options", [["--insecure", "--ca", "ca.pem"], []])
 def test_a_client_must_say_how_it_trusts(options: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"TLS: got .*; wanted --ca FILE or --insecure"):
@@ -137,9 +146,10 @@ def test_a_client_must_say_how_it_trusts(options: list[str]) -> None:
         )
 
 
-def test_flower_does_not_call_home() -> None:
-    from flwr.supercore import telemetry
-
-    import pemn_server.flower  # noqa: F401 (sets the variables that Flower reads when it is imported)
-
-    assert telemetry.FLWR_TELEMETRY_ENABLED == "0"
+@pytest.mark.parametrize("module", ["pemn_server.flower", "pemn_client.flower"])
+def test_flower_does_not_call_home(module: str) -> None:
+    """In a process of its own: Flower looks once, when it is imported."""
+    asked = f"import {module}; from flwr.supercore import telemetry; print(telemetry.FLWR_TELEMETRY_ENABLED)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("FLWR_")}
+    done = subprocess.run([sys.executable, "-c", asked], env=environment, capture_output=True, check=True)
+    assert done.stdout.strip() == b"0"

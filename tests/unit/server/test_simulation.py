@@ -95,6 +95,28 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert ledgers[0] == ledgers[1]
 
 
+def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do they where a run that was stopped goes on."""
+    alone = run(tmp_path / "alone")
+    save = checkpoint.save
+
+    def stop(folder: Path, settings: SimulateSettings, server: Any, kept: checkpoint.Checkpoint) -> None:
+        save(folder, settings, server, kept)
+        if kept.outcome.state.public.round == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "many", "--workers", "2")
+    many = run(tmp_path / "many", "--resume")
+    for summary in (alone, many):
+        del summary["seconds"], summary["state_hash"]  # that is of the run's id too
+    assert many == alone
+    ledgers = [(tmp_path / name / "ledger.jsonl").read_text() for name in ("alone", "many")]
+    assert ledgers[0] == ledgers[1]
+
+
 @pytest.mark.parametrize("more", [BY_ROUND, ("--averaging", "1"), ("--averaging", "4", "--step", "0.3")])
 def test_a_run_leaves_the_released_model(
     more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

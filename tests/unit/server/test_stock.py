@@ -232,6 +232,7 @@ def test_the_run_config_in_the_repository_is_what_the_settings_are() -> None:
         "cohort_batch",
         "engine",
         "resume",
+        "workers",
     }
     # Those that say "" ask for the default, and one thread is what processes that share a machine want.
     assert _settings(config).model_dump() == _settings({"threads": 1}).model_dump()
@@ -276,6 +277,7 @@ def test_without_ray_the_command_says_what_to_install(
     ("option", "why"),
     [
         (["--resume"], "got ray with --resume; wanted inprocess: on Ray no checkpoint is kept"),
+        (["--workers", "2"], "got ray with --workers; wanted inprocess: on Ray actors"),
         (["--cohort-batch", "2"], "got ray with --cohort-batch; wanted inprocess: on Ray each client"),
         (
             ["--account", "estimate"],
