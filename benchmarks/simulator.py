@@ -144,8 +144,9 @@ def engine(
     estimate: bool,
 ) -> None:
     """The in-process engine."""
-    options = {"method": method, "momentum": 0.0, "learning_rate": _RATES[method], "strategy": "full"}
-    settings = SimulateSettings.model_validate({**options, "clients": num_clients})
+    own: dict[str, object] = {"momentum": 0.0} if method == "fedavg" else {"strategy": "full"}
+    options = {"method": method, "learning_rate": _RATES[method], "clients": num_clients, **own}
+    settings = SimulateSettings.model_validate(options)
     choice = choose_method(settings)
     contract = InputContract(_SHAPE, (0.5,) * 3, (0.25,) * 3, tuple(map(str, range(_CLASSES))))
     model = model_spec(f"{networks.__name__}:{name}", contract, 7, choice.strategy, choice.init)

@@ -18,6 +18,12 @@ from pemn_server.settings import RunOptions, SimulateSettings
 
 _ETA_DEN = 1000
 _FEDPM_SPREAD = 1.0
+_ONLY_FOR = {
+    **dict.fromkeys(("strategy", "step", "server_step", "averaging", "spread", "gain", "tie"), ("mask",)),
+    "momentum": ("fedavg", "fedavg-int8", "stc"),
+    "share": ("stc",),
+}
+"""Options of some methods only; the others refuse them."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +51,10 @@ def choose_method(options: RunOptions) -> MethodChoice:
     """Returns the method that a person has asked for; without a choice it is `mask`.
 
     Raises:
-        ConfigError: If there is no such strategy or schedule.
+        ConfigError: If there is no such strategy or schedule, or an option is for another method.
     """
     name = options.method if isinstance(options, SimulateSettings) else "mask"
+    _check_used(options, name)
     if name == "mask":
         init = WeightInit(Distribution.SIGNED, options.gain, True)
         strategy = Strategy.parse(options.strategy)
@@ -63,6 +70,21 @@ def choose_method(options: RunOptions) -> MethodChoice:
     if name == "stc":
         return _compared(options, StcProtocol(momentum, to_float32(options.share)), kaiming)
     return _compared(options, FedAvgProtocol(momentum), kaiming)
+
+
+def _check_used(options: RunOptions, name: str) -> None:
+    """Raises a ConfigError for an option that was changed and means nothing to a method."""
+    fields = type(options).model_fields
+    for option, methods in _ONLY_FOR.items():
+        if option not in fields or name in methods:
+            continue
+        if (value := getattr(options, option)) != fields[option].default:
+            flag = "--" + option.replace("_", "-")
+            raise ConfigError(
+                f"{flag} with --method {name}",
+                got=value,
+                wanted=f"it left out: it is for {', '.join(methods)}",
+            )
 
 
 def _mask(options: RunOptions) -> MaskProtocol:

@@ -128,6 +128,26 @@ def test_a_file_may_have_numbers(tmp_path: Path) -> None:
     assert protocol_of("--config", str(file)).stride == Schedule(((1, 2), (7, 1)))
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (
+            ["--method", "fedavg", "--tie", "4"],
+            "--tie with --method fedavg: got 4; wanted it left out: it is for mask",
+        ),
+        (
+            ["--method", "fedpm", "--momentum", "0.5"],
+            "--momentum with --method fedpm: got 0.5; wanted it left out",
+        ),
+        (["--share", "0.1"], "--share with --method mask: got 0.1; wanted it left out: it is for stc"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(options: list[str], error: str) -> None:
+    settings = resolve(SimulateSettings, options, prog="x", env_prefix="PEMN_SERVER_").settings
+    with pytest.raises(ConfigError, match=error):
+        choose_method(settings)
+
+
 def test_workers_and_batches_are_two_ways() -> None:
     with pytest.raises(ConfigError, match="--workers with --cohort-batch: wanted one of them"):
         resolve(
