@@ -53,15 +53,18 @@ def normal_start_levels(spread: float, count: int = 2048) -> tuple[int, ...]:
     return tuple(levels)
 
 
+@lru_cache(maxsize=4)  # the clients of a simulation share one: it is 128 KiB
 def start_table(lower: tuple[int, ...]) -> NDArray[np.uint16]:
-    """Returns the start level of every 16-bit draw, ascending: uint16 [65536].
+    """Returns the start level of every 16-bit draw, ascending: uint16 [65536], read-only.
 
     Args:
         lower: Lower half of the levels that there are, a power of two; if empty, there is one, 1/2.
     """
     half = np.array(lower, np.int64)
     levels = np.concatenate([half, ONE - half[::-1]]) if lower else np.array([HALF])
-    return np.repeat(levels.astype(np.uint16), ONE // levels.size)
+    table = np.repeat(levels.astype(np.uint16), ONE // levels.size)
+    table.flags.writeable = False
+    return table
 
 
 def start_draws(seed: int, start: int, stop: int) -> NDArray[np.uint16]:
@@ -109,20 +112,17 @@ class Levels:
             uint16 [m], each LOWEST .. HIGHEST.
         """
         q, fast = np.empty(k.size, np.uint16), kernels()
+        table = start_table(self.protocol.start_levels)
         take, add_steps = (fast.take, fast.add_steps) if fast else (np.take, _add_steps)
         for begin in range(0, k.size, _BLOCK_WEIGHTS):
             part, out = k[begin : begin + _BLOCK_WEIGHTS], q[begin : begin + _BLOCK_WEIGHTS]
             draws = start_draws(self.seed, first + begin, first + begin + part.size)
-            add_steps(take(self._table, draws), part, self.protocol.step, out)
+            add_steps(take(table, draws), part, self.protocol.step, out)
         return q
 
     def mask(self, k: NDArray[np.int8]) -> Mask:
         """Returns the mask that everybody with a public state shares: the weights that are rather kept than not."""
         return Mask.from_bits(self.at(k) > HALF, self.sizes)
-
-    @cached_property
-    def _table(self) -> NDArray[np.uint16]:
-        return start_table(self.protocol.start_levels)
 
 
 def _add_steps(starts: NDArray[np.uint16], k: NDArray[np.int8], step: int, out: NDArray[np.uint16]) -> None:
