@@ -190,10 +190,18 @@ def cases(name: str, args: argparse.Namespace) -> Iterator[tuple[str, str | None
     for method, loop in (("fedavg", bare_fedavg), ("mask", bare_mask)):
         bare = f"{name}: bare loop, {method}"
         yield bare, None, partial(loop, module, data, num_rounds=rounds)
+        if method == "fedavg" and args.pfl:
+            yield f"{name}: pfl, {method}", bare, partial(_on_pfl, module, data, rounds)
         of_engine = partial(engine, name, method, args.images, num_rounds=rounds, num_clients=args.clients)
         yield f"{name}: in process, {method}", bare, partial(of_engine, estimate=False)
         if method == "mask":  # the messages of fedavg are of known length
             yield f"{name}: in process, {method}, estimated", bare, partial(of_engine, estimate=True)
+
+
+def _on_pfl(module: nn.Module, data: list[tuple[Tensor, Tensor]], num_rounds: int, clock: Clock) -> None:
+    from benchmarks.pfl_simulator import pfl_fedavg  # others' code, which need not be installed
+
+    pfl_fedavg(module, data, num_rounds, _RATES["fedavg"], _BATCH, clock.mark)
 
 
 def main() -> None:
@@ -204,6 +212,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50, help="of a client (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="after the first (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=3, help="of everything (default: %(default)s)")
+    parser.add_argument("--pfl", action="store_true", help="and pfl, if it is installed")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     torch.set_num_threads(1)
