@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _SERIES = ("up", "down", "reference", "down-overhead", "other", "up-overhead", "more")
 _DASHES = ("-", "--", ":")
+_MARKERS = "osD^vPX*"
 _PANEL_INCHES = (4.4, 3.3)
 
 Styles: TypeAlias = dict[str, dict[str, Any]]
@@ -85,14 +86,19 @@ def front(of_setting: Sequence[Table], styles: Styles) -> Figure:
     for table in of_setting:
         for row in table.rows:
             points.setdefault(row.label, []).append((row.num_bytes, row.accuracy, row.model))
+    # Names beside the points would hide each other.
+    networks = dict.fromkeys(row.model for table in of_setting for row in table.rows)
+    markers = dict(zip(networks, cycle(_MARKERS), strict=False))
     with rc_context(STYLE):
         figure, axes = start()
         for label, found in points.items():
             found.sort()
-            x, y, models = zip(*found, strict=True)
-            axes.plot(x, y, marker="o", markersize=4, linewidth=1.5, label=label, **styles[label])
-            for place, model in zip(zip(x, y, strict=True), models, strict=True):
-                axes.annotate(model, place, (2, 3), textcoords="offset points", fontsize=6)
+            x, y, _ = zip(*found, strict=True)
+            axes.plot(x, y, linewidth=1.5, label=label, **styles[label])
+            for num_bytes, accuracy, model in found:
+                axes.plot(num_bytes, accuracy, marker=markers[model], markersize=5, **styles[label])
+        for model, marker in markers.items():
+            axes.plot([], [], marker=marker, linestyle="", color=COLOURS["ink"], label=model)
         label_bytes(axes)
         axes.set_xlabel("bytes of the whole run, both ways, all clients")
         label_accuracy(axes)
