@@ -206,6 +206,8 @@ def test_ctrl_c_ends_all_processes_at_once(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A parent in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     began = time.monotonic()
     while not list(tmp_path.glob("runs/*/checkpoint.safetensors")):
