@@ -2,7 +2,7 @@
 
     offset      bytes
     0           4       "PEMN"
-    4           2       0x00, format version 5
+    4           2       0x00, format version 6
     6           n       one `pemn.wire.v1.Artifact` message, in canonical form
     6 + n       32      SHA-256 of everything before
 
@@ -41,7 +41,7 @@ from pemn.wire.model import check_bounds, model_from_proto, model_to_proto
 from pemn.wire.v1 import messages_pb2 as pb
 
 MAGIC = b"PEMN"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 MAX_FILE_BYTES = (
     limits.MAX_SPEC_BYTES
     + limits.MAX_PARAMS // 8
@@ -60,7 +60,7 @@ class Artifact:
 
     Attributes:
         model: The network without its mask.
-        mask: Which of its weights are kept; if they are tied, a bit for each tie.
+        mask: Which of its values are kept; if they are tied, a bit for each tie.
         onnx_skeleton: ONNX graph without its weights and floats (`pemn.graph.check_skeleton`).
         weights_sha256: 32 bytes, of the rebuilt weights.
         provenance: Texts for people by their names.
@@ -134,9 +134,9 @@ class Artifact:
             )
         return weights
 
-    def weights_mask(self) -> Mask:
-        """Returns which weights are kept: a bit for every one, also where several share one of `mask`."""
-        return untied(self.mask, self.model.sizes, self.model.tie)
+    def values_mask(self) -> Mask:
+        """Returns which values are kept: a bit for every one, also where several share one of `mask`."""
+        return untied(self.mask, self.model.value_sizes, self.model.tie)
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Returns all tensors of the network by name: the rebuilt weights, then the floats.

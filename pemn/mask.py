@@ -140,14 +140,14 @@ class Mask:
 
 
 def untied(mask: Mask, sizes: Sequence[int], tie: int) -> Mask:
-    """Returns a bit for every weight, where several share one.
+    """Returns a bit for every value, where several share one.
 
-    Of a layer with L bits, weight i has bit `i % L`, inverted if `i // L` is odd: of the weights that share a bit, half
+    Of a layer with L bits, value i has bit `i % L`, inverted if `i // L` is odd: of the values that share a bit, half
     are kept whatever it is.
 
     Args:
         mask: `ceil(size / tie)` bits a layer.
-        sizes: Number of weights of each layer.
+        sizes: Number of values of each layer.
         tie: How many share a bit; 1 leaves the mask as it is.
 
     Raises:

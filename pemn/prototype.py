@@ -89,7 +89,7 @@ def sources(strategy: Strategy, shapes: Sequence[tuple[int, ...]]) -> list[Sourc
 
     Args:
         strategy: How layers share values.
-        shapes: Shape of each masked layer, in the model's order.
+        shapes: Shape of each masked layer's values, in the model's order.
     """
     sizes = [math.prod(shape) for shape in shapes]
     if strategy.kind == "full":

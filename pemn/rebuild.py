@@ -1,7 +1,8 @@
 """Spec + mask -> weights, at memory speed, the same bits everywhere.
 
-A weight is `float32(value) * scale`, rounded once, where its mask bit is set, and +0.0 elsewhere. The mask is put
-in by a bitwise AND: multiplying by 0 would leave -0.0 in the place of negative weights, and another hash.
+A weight is `float32(value) * scale`, rounded once, where its mask bit is set, and +0.0 elsewhere; or the sum of several
+such values, times the scale. The mask is put in by a bitwise AND: multiplying by 0 would leave -0.0 in the place of
+negative weights, and another hash.
 
 Source: docs/wire.md, "Weights".
 """
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from pemn.errors import LocalError
 from pemn.mask import Mask, untied
 from pemn.prototype import Source, values
-from pemn.spec import Layer, ModelSpec
+from pemn.spec import ModelSpec
 
 _BLOCK_WEIGHTS = 1 << 18  # 1 MiB of float32 fits a cache; shorter blocks make numpy's calls count
 
@@ -29,15 +30,15 @@ _BYTE_MASKS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bit
 
 
 def frozen_weights(spec: ModelSpec) -> NDArray[np.float32]:
-    """Returns the weights before any mask, layer after layer.
+    """Returns the weights before any mask, layer after layer; of those that are sums, each term.
 
     Returns:
-        float32 [n].
+        float32 [spec.num_values].
     """
     tiles = []
     for layer, source in zip(spec.layers, spec.sources, strict=True):
-        drawn = values(spec.seed, source, spec.distribution, 0, min(source.period, layer.size))
-        tiles.append(np.resize(_scaled(drawn, layer), layer.size))
+        drawn = values(spec.seed, source, spec.distribution, 0, min(source.period, layer.num_values))
+        tiles.append(np.resize(_scaled(drawn, layer.scale), layer.num_values))
     return np.concatenate(tiles)
 
 
@@ -49,25 +50,30 @@ def rebuild(spec: ModelSpec, mask: Mask) -> NDArray[np.float32]:
         mask: Which of its weights are kept.
 
     Returns:
-        float32 [n].
+        float32 [spec.num_params].
 
     Raises:
         LocalError: If the mask is of another network.
     """
-    mask = untied(mask, spec.sizes, spec.tie)
+    mask = untied(mask, spec.value_sizes, spec.tie)
     out, prototypes = np.empty(spec.num_params, np.float32), _repeated_prototypes(spec)
     begin, scaled, scaled_by = 0, np.empty(0, np.float32), None
     for index, (layer, source) in enumerate(zip(spec.layers, spec.sources, strict=True)):
         weights, packed = out[begin : begin + layer.size], mask.layer(index)
+        # A sum is of values as they are drawn, and scaled once.
+        scale = layer.scale if layer.terms == 1 else 1.0
+        kept = weights if layer.terms == 1 else np.empty(layer.num_values, np.float32)
         if source.stream in prototypes:
-            if scaled_by != (source.stream, layer.scale):
-                scaled, scaled_by = _scaled(prototypes[source.stream], layer), (source.stream, layer.scale)
-            _repeat(weights, _tile(scaled[: source.period], layer), packed)
+            if scaled_by != (source.stream, scale):
+                scaled, scaled_by = _scaled(prototypes[source.stream], scale), (source.stream, scale)
+            _repeat(kept, _tile(scaled[: source.period], kept.size), packed)
         else:
-            for at in range(0, layer.size, _BLOCK_WEIGHTS):
-                block = weights[at : at + _BLOCK_WEIGHTS]
+            for at in range(0, kept.size, _BLOCK_WEIGHTS):
+                block = kept[at : at + _BLOCK_WEIGHTS]
                 drawn = values(spec.seed, source, spec.distribution, at, block.size)
-                _select(block, _scaled(drawn, layer), packed[at // 8 :])
+                _select(block, _scaled(drawn, scale), packed[at // 8 :])
+        if layer.terms > 1:
+            weights[:] = _scaled(_sum(kept.reshape(layer.terms, layer.size)), layer.scale)
         begin += layer.size
     return out
 
@@ -124,7 +130,7 @@ def weights_sha256(weights: NDArray[np.float32]) -> bytes:
 def _repeated_prototypes(spec: ModelSpec) -> dict[int, NDArray[np.float32]]:
     """Returns the streams whose values are read more than once, as many values as the largest reader needs."""
     num_readers = Counter(source.stream for source in spec.sources)
-    repeating = {s.stream for s, size in zip(spec.sources, spec.sizes, strict=True) if s.period < size}
+    repeating = {s.stream for s, size in zip(spec.sources, spec.value_sizes, strict=True) if s.period < size}
     return {
         stream: values(spec.seed, Source(stream, count), spec.distribution, 0, count)
         for stream, count in spec.stream_lengths.items()
@@ -132,16 +138,24 @@ def _repeated_prototypes(spec: ModelSpec) -> dict[int, NDArray[np.float32]]:
     }
 
 
-def _scaled(drawn: NDArray[np.float32], layer: Layer) -> NDArray[np.float32]:
-    return drawn * np.float32(layer.scale)
+def _scaled(drawn: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    return drawn * np.float32(scale)
 
 
-def _tile(scaled: NDArray[np.float32], layer: Layer) -> NDArray[np.float32]:
+def _sum(terms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Adds rows one after the other: `np.sum` may choose another order, and other last places."""
+    total: NDArray[np.float32] = terms[0].copy()
+    for row in terms[1:]:
+        total += row
+    return total
+
+
+def _tile(scaled: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Returns a layer's values, repeated to whole bytes of mask and about a block."""
-    if scaled.size < layer.size:
+    if scaled.size < size:
         whole = math.lcm(scaled.size, 8)
-        scaled = np.resize(scaled, min(whole * -(-_BLOCK_WEIGHTS // whole), -(-layer.size // 8) * 8))
-    return scaled[: layer.size]
+        scaled = np.resize(scaled, min(whole * -(-_BLOCK_WEIGHTS // whole), -(-size // 8) * 8))
+    return scaled[:size]
 
 
 def _repeat(out: NDArray[np.float32], tile: NDArray[np.float32], packed: NDArray[np.uint8]) -> None:

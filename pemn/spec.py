@@ -27,11 +27,13 @@ class Layer:
         name: Its name in the model's `state_dict`.
         shape: Its shape, as torch has it (output channels first).
         scale: float32 > 0 that its prototype values are multiplied by.
+        terms: A weight is the sum of this many masked values, 1 .. 64.
     """
 
     name: str
     shape: tuple[int, ...]
     scale: float
+    terms: int = 1
 
     def __post_init__(self) -> None:
         """Checks that the layer can exist."""
@@ -40,11 +42,18 @@ class Layer:
             raise LocalError("layer scale", got=self.scale, wanted="a float32 > 0", where=self.name)
         if not self.shape or min(self.shape) < 1:
             raise LocalError("layer shape", got=self.shape, wanted="sizes >= 1", where=self.name)
+        if not 1 <= self.terms <= 64:
+            raise LocalError("terms of a weight", got=self.terms, wanted="1 .. 64", where=self.name)
 
     @property
     def size(self) -> int:
         """Number of weights."""
         return math.prod(self.shape)
+
+    @property
+    def num_values(self) -> int:
+        """Number of frozen values: all first terms, then all second ones, and so on."""
+        return self.terms * self.size
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,7 @@ class ModelSpec:
             them (`pemn.training.structure`).
         distribution: What the prototype's values look like.
         floats: What else it is made of, in `state_dict` order; none in a federation.
-        tie: How many weights of a layer share a bit of the mask, 1 .. 256 (`pemn.mask.untied`).
+        tie: How many values of a layer share a bit of the mask, 1 .. 256 (`pemn.mask.untied`).
     """
 
     architecture: str
@@ -156,7 +165,7 @@ class ModelSpec:
         if not 0 <= self.seed < 1 << 64:
             raise LocalError("seed", got=self.seed, wanted="0 .. 2^64-1")
         if not 1 <= self.tie <= 256:
-            raise LocalError("weights that share a bit", got=self.tie, wanted="1 .. 256")
+            raise LocalError("values that share a bit", got=self.tie, wanted="1 .. 256")
         if len(self.structure) != 16:
             raise LocalError("bytes of the structure", got=len(self.structure), wanted=16)
 
@@ -167,7 +176,7 @@ class ModelSpec:
 
     @cached_property
     def num_params(self) -> int:
-        """Number of masked weights, n."""
+        """Number of masked weights."""
         return sum(self.sizes)
 
     @cached_property
@@ -187,9 +196,19 @@ class ModelSpec:
         return tuple(layer.size for layer in self.layers)
 
     @cached_property
+    def value_sizes(self) -> tuple[int, ...]:
+        """Number of frozen values of each layer."""
+        return tuple(layer.num_values for layer in self.layers)
+
+    @cached_property
+    def num_values(self) -> int:
+        """Number of frozen values: those of the weights, more if weights are sums."""
+        return sum(self.value_sizes)
+
+    @cached_property
     def bit_sizes(self) -> tuple[int, ...]:
         """Number of bits of each layer's mask."""
-        return tuple(-(-size // self.tie) for size in self.sizes)
+        return tuple(-(-size // self.tie) for size in self.value_sizes)
 
     @cached_property
     def num_bits(self) -> int:
@@ -199,25 +218,29 @@ class ModelSpec:
     @cached_property
     def sources(self) -> tuple[Source, ...]:
         """Where each layer's values come from."""
-        return tuple(sources(self.strategy, [layer.shape for layer in self.layers]))
+        return tuple(sources(self.strategy, self._value_shapes))
 
     @cached_property
     def stream_lengths(self) -> dict[int, int]:
         """How many values of each stream the layers use."""
-        return stream_lengths(self.sources, self.sizes)
+        return stream_lengths(self.sources, self.value_sizes)
 
     @property
     def unique_values(self) -> int:
         """How many generated values the weights are made of."""
-        return unique_values(self.strategy, [layer.shape for layer in self.layers])
+        return unique_values(self.strategy, self._value_shapes)
 
     @property
     def paper_compression_ratio(self) -> float:
         """What the paper saves against float32 weights, in percent.
 
-        It counts one bit a weight, or a tie of them, and a float32 for each unique value; floats and all else of a
-        file it leaves out.
+        It counts the bits of the mask and a float32 for each unique value; floats and all else of a file it leaves out.
 
         Source: PEMN (NeurIPS 2022), Section 4.3; the formula is the one that gives the numbers of its Figure 4.
         """
-        return 100 * (1 - 1 / (32 * self.tie) - self.unique_values / self.num_params)
+        bits_per_param = self.num_values / (self.tie * self.num_params)
+        return 100 * (1 - bits_per_param / 32 - self.unique_values / self.num_params)
+
+    @cached_property
+    def _value_shapes(self) -> list[tuple[int, ...]]:
+        return [(layer.terms, *layer.shape) for layer in self.layers]

@@ -42,9 +42,12 @@ def make_artifact(
     density: float = 0.5,
     distribution: Distribution = Distribution.SIGNED,
     tie: int = 1,
+    terms: int = 1,
 ) -> Artifact:
+    """Weights of the last layer are sums of `terms` values."""
     spec = model_spec(architecture, contract, seed, Strategy.parse(strategy))
-    spec = replace(spec, distribution=distribution, tie=tie)
+    layers = (*spec.layers[:-1], replace(spec.layers[-1], terms=terms))
+    spec = replace(spec, layers=layers, distribution=distribution, tie=tie)
     bits = np.random.default_rng(seed).random(spec.num_bits) < density
     mask = Mask.from_bits(bits, spec.bit_sizes)
     return Artifact.of(spec, mask, skeleton_of(architecture, contract), {"dataset": "digits"})
@@ -96,9 +99,11 @@ def make_normed(distribution: Distribution = Distribution.NORMAL, strategy: str 
 
 
 @cache
-def make_file(form: str, architecture: str = "mlp-16-12", strategy: str = "rp:0.1", tie: int = 1) -> bytes:
+def make_file(
+    form: str, architecture: str = "mlp-16-12", strategy: str = "rp:0.1", tie: int = 1, terms: int = 1
+) -> bytes:
     """One model as `pemn`, `packed` or `dense`."""
-    return as_file(form, make_artifact(architecture, strategy, tie=tie))
+    return as_file(form, make_artifact(architecture, strategy, tie=tie, terms=terms))
 
 
 def as_file(form: str, artifact: Artifact) -> bytes:

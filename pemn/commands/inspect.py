@@ -43,7 +43,7 @@ def inspect(path: Path, *, as_json: bool) -> int:
 
 def _facts_of_pemn(data: bytes) -> dict[str, Any]:
     model = Artifact.from_bytes(data)
-    spec, mask = model.model, model.weights_mask()
+    spec, mask = model.model, model.values_mask()
     sizes = artifact.sizes_in_file(data)
     float32_bytes = 4 * (spec.num_params + spec.num_floats)
     skeleton = graph.read(model.onnx_skeleton)
@@ -56,6 +56,7 @@ def _facts_of_pemn(data: bytes) -> dict[str, Any]:
         "distribution": str(spec.distribution),
         "seed": spec.seed,
         "num_masked": spec.num_params,
+        "num_values": spec.num_values,
         "kept": mask.num_kept,
         "density": mask.density,
         "unique_values": spec.unique_values,
@@ -75,6 +76,7 @@ def _facts_of_pemn(data: bytes) -> dict[str, Any]:
                 "num_masked": layer.size,
                 "kept": _num_kept(mask, index),
                 "scale": layer.scale,
+                "terms": layer.terms,
                 "stream": source.stream,
                 "period": source.period,
             }
@@ -137,13 +139,13 @@ def _lines(facts: dict[str, Any]) -> list[str]:
 
 def _lines_of_model(facts: dict[str, Any]) -> list[str]:
     num_floats, dense = facts["num_floats"], facts["float32_bytes"]
-    shared, share = "", "a weight"
+    shared, share = "", "a value"
     if facts["tie"] != 1:
-        shared, share = f", where {facts['tie']} weights share a bit", f"for {facts['tie']} weights"
+        shared, share = f", where {facts['tie']} values share a bit", f"for {facts['tie']} values"
     lines = [
         f"network    {facts['architecture']}, strategy {facts['strategy']}, seed {facts['seed']}",
         f"weights    {facts['num_masked']:,} from {facts['unique_values']:,} {facts['distribution']} values; "
-        f"{facts['kept']:,} kept ({facts['density']:.1%})",
+        f"{facts['kept']:,} of {facts['num_values']:,} kept ({facts['density']:.1%})",
         f"floats     {num_floats:,} in {len(facts['floats']):,} tensors, {4 * num_floats:,} bytes",
         f"mask       {facts['mask_bits_per_weight']:.3f} bits a weight in the file{shared}, "
         f"sha256 {facts['mask_sha256']}",
@@ -156,11 +158,12 @@ def _lines_of_model(facts: dict[str, Any]) -> list[str]:
     width = max(len("layer"), *(len(layer["name"]) for layer in facts["layers"]))
     lines.append(f"  {'layer':{width}}  {'shape':>18}  {'weights':>12}  {'kept':>6}  {'scale':>9}  values")
     for layer in facts["layers"]:
-        shape = "x".join(map(str, layer["shape"]))
+        shape, num_values = "x".join(map(str, layer["shape"])), layer["terms"] * layer["num_masked"]
+        sums = f", sums of {layer['terms']}" if layer["terms"] > 1 else ""
         lines.append(
             f"  {layer['name']:{width}}  {shape:>18}  {layer['num_masked']:>12,}  "
-            f"{layer['kept'] / layer['num_masked']:6.1%}  {layer['scale']:9.6f}  "
-            f"{min(layer['period'], layer['num_masked']):,} of stream {layer['stream']}"
+            f"{layer['kept'] / num_values:6.1%}  {layer['scale']:9.6f}  "
+            f"{min(layer['period'], num_values):,} of stream {layer['stream']}{sums}"
         )
     if facts["provenance"]:
         lines.append("")

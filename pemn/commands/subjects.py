@@ -102,7 +102,7 @@ class Masked:
                 "num_masked": self.spec.num_params,
                 "num_floats": self.spec.num_floats,
                 "unique_values": self.spec.unique_values,
-                "density": artifact.weights_mask().density,
+                "density": artifact.values_mask().density,
                 "weight_compression_ratio": self.spec.paper_compression_ratio,
                 "weights_sha256": artifact.weights_sha256.hex(),
             },

@@ -9,9 +9,10 @@ bit operators and in the overflow of integers, and some are silently wrong.
     pemn.values     float16    any other prototype, stream after stream
 
     mask, signs     Gather(256 x 8 table of bits), flat, split into layers or streams
-    values          Where(signs, -1, 1) or Cast, cut to the layer, or repeated from its first weight on
-    tied masks      Xor of a layer's bits with a column of false, true, false ...: a row for each weight of a tie
-    weights         Where(mask, values * scale, 0), cut to the layer's size, reshaped
+    values          Where(signs, -1, 1) or Cast, cut to the layer, or repeated from its first value on
+    tied masks      Xor of a layer's bits with a column of false, true, false ...: a row for each value of a tie
+    weights         Where(mask, values * scale, 0), cut to the layer's values, reshaped
+    sums            Where(mask, values, 0), Split into the terms, Sum of them in their order, times scale
 """
 
 from __future__ import annotations
@@ -48,14 +49,19 @@ def packed(artifact: Artifact) -> bytes:
     streams = _streams(nodes, spec)
     for index, (layer, source) in enumerate(zip(spec.layers, spec.sources, strict=True)):
         values, stored = streams[source.stream]
-        if source.period < layer.size:
-            values = nodes.repeat(f"{index}/values", values, stored, source.period, layer.size)
+        if source.period < layer.num_values:
+            values = nodes.repeat(f"{index}/values", values, stored, source.period, layer.num_values)
         else:
-            values = nodes.cut(f"{index}/values", values, stored, layer.size)
+            values = nodes.cut(f"{index}/values", values, stored, layer.num_values)
         scale, zero = (nodes.constant(np.array(number, np.float32)) for number in (layer.scale, 0))
-        frozen = nodes.add(f"{index}/frozen", "Mul", [values, scale])
-        bits = nodes.untie(f"{index}/mask", masks[index], spec.bit_sizes[index], spec.tie, layer.size)
-        flat = nodes.add(f"{index}/masked", "Where", [bits, frozen, zero])
+        bits = nodes.untie(f"{index}/mask", masks[index], spec.bit_sizes[index], spec.tie, layer.num_values)
+        if layer.terms == 1:
+            frozen = nodes.add(f"{index}/frozen", "Mul", [values, scale])
+            flat = nodes.add(f"{index}/masked", "Where", [bits, frozen, zero])
+        else:
+            kept = nodes.add(f"{index}/masked", "Where", [bits, values, zero])
+            terms = nodes.cut_up(f"{index}/terms", kept, [layer.size] * layer.terms)
+            flat = nodes.add(f"{index}/scaled", "Mul", [nodes.add(f"{index}/sum", "Sum", terms), scale])
         shape = nodes.constant(np.array(layer.shape, np.int64))
         nodes.add(f"{index}/shape", "Reshape", [flat, shape], output=layer.name)
     replace(model.graph.node, [*nodes.nodes, *model.graph.node])
@@ -119,15 +125,16 @@ class _Nodes:
         table = self.constant(_BITS_OF_BYTES, "pemn.bits_of_bytes")
         rows = self.add(f"{name}/rows", "Gather", [table, index], axis=0)
         flat = self.add(f"{name}/bits", "Reshape", [rows, self.constant(np.array([-1], np.int64))])
-        return self._split(name, flat, [8 * part.size for part in parts])
+        return self.cut_up(name, flat, [8 * part.size for part in parts])
 
     def split(self, name: str, stored: onnx.TensorProto, sizes: Sequence[int]) -> list[str]:
         """Splits a flat tensor into float32 parts of these sizes."""
         self.tensors.append(stored)
         flat = self.add(f"{name}/float32", "Cast", [stored.name], to=onnx.TensorProto.FLOAT)
-        return self._split(name, flat, sizes)
+        return self.cut_up(name, flat, sizes)
 
-    def _split(self, name: str, flat: str, sizes: Sequence[int]) -> list[str]:
+    def cut_up(self, name: str, flat: str, sizes: Sequence[int]) -> list[str]:
+        """Cuts a flat value into parts of these sizes."""
         outputs = [f"pemn/{name}/{i}" for i in range(len(sizes))]
         lengths = self.constant(np.array(sizes, np.int64))
         self.nodes.append(
@@ -143,14 +150,14 @@ class _Nodes:
         return self.add(f"{name}/cut", "Slice", [value, begin, end])
 
     def untie(self, name: str, value: str, num_bits: int, tie: int, wanted: int) -> str:
-        """Cuts unpacked bytes to a layer's bits, and repeats these for the weights that share them."""
+        """Cuts unpacked bytes to a layer's bits, and repeats these for the values that share them."""
         bits = self.cut(name, value, -(-num_bits // 8) * 8, num_bits)
         if tie == 1:
             return bits
         inverted = self.constant((np.arange(tie) % 2 == 1)[:, None])
         rows = self.add(f"{name}/untied", "Xor", [bits, inverted])
         flat = self.add(f"{name}/flat", "Reshape", [rows, self.constant(np.array([-1], np.int64))])
-        return self.cut(f"{name}/weights", flat, num_bits * tie, wanted)
+        return self.cut(f"{name}/values", flat, num_bits * tie, wanted)
 
     def repeat(self, name: str, value: str, size: int, period: int, wanted: int) -> str:
         """Repeats the first `period` elements of a flat value of `size` until there are `wanted`."""

@@ -135,7 +135,7 @@ def learn(protocol: MaskProtocol, round_: int, p_hat: NDArray[np.int32], tally: 
 def settle(
     protocol: MaskProtocol, round_: int, p_hat: NDArray[np.int32], k: NDArray[np.int8], q: NDArray[np.uint16]
 ) -> NDArray[np.int8]:
-    """Returns the new k: it moves by whole strides where p_hat has left the dead zone, half a stride around q.
+    """Returns k, moved by whole strides where p_hat has left the dead zone, half a stride around q.
 
     What is not told stays in p_hat; nothing is lost, only delayed.
 
@@ -176,24 +176,24 @@ def average(
     return mean + (p_hat - mean) // min(protocol.window, 1 + round_ // 4)
 
 
-def release(
-    protocol: MaskProtocol, mean: NDArray[np.int32], k: NDArray[np.int8], starts: NDArray[np.uint16]
+def agree(
+    protocol: MaskProtocol, p_hat: NDArray[np.int32], k: NDArray[np.int8], starts: NDArray[np.uint16]
 ) -> NDArray[np.int8]:
-    """Returns k of the released model: each moves as little as it must so that `q > 1/2` says the same as `mean > 1/2`.
+    """Returns k, each moved as little as it must so that `q > 1/2` says the same as `p_hat > 1/2`.
 
     Args:
         protocol: For the step.
-        mean: int32 [n], 0 .. UNIT.
+        p_hat: int32 [n], 0 .. UNIT; or its average.
         k: int8 [n], as it was.
         starts: uint16 [n], the probabilities of k = 0.
     """
-    released = np.empty_like(k)
+    agreed = np.empty_like(k)
     for block in _blocks(k.size):
         # Of the levels up to 1/2, the greatest; the next one is above it. With MIN_STEP both are within an int8.
         below = (HALF - starts[block].astype(np.int32)) // protocol.step
         kept = np.maximum(k[block], below + 1)
-        released[block] = np.where(mean[block] > UNIT // 2, kept, np.minimum(k[block], below))
-    return released
+        agreed[block] = np.where(p_hat[block] > UNIT // 2, kept, np.minimum(k[block], below))
+    return agreed
 
 
 def _blocks(num_params: int) -> Iterator[slice]:

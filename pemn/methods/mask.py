@@ -10,6 +10,7 @@ Source: docs/algorithm.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -109,13 +110,13 @@ class MaskMethod:
         if self.protocol.window > 1:
             learnt = (p_hat, tally.average(self.protocol, round_, private[1], p_hat))
         k = tally.settle(self.protocol, round_, p_hat, public.values, self.levels.at(public.values))
-        after = PublicState(round_, k)
+        # What decides the weights is told at once, the rest of p_hat when it is worth it.
+        after = PublicState(round_, tally.agree(self.protocol, p_hat, k, self._starts))
         return self.released(after, learnt) if round_ == self.spec.num_rounds else after, learnt
 
     def released(self, public: PublicState, private: Private) -> PublicState:
         """See `Method`; its mask is that of the averaged p_hat."""
-        starts = self.levels.at(np.zeros_like(public.values))
-        return PublicState(public.round, tally.release(self.protocol, private[-1], public.values, starts))
+        return PublicState(public.round, tally.agree(self.protocol, private[-1], public.values, self._starts))
 
     def check_private(self, private: Private) -> None:
         """See `Method`."""
@@ -130,6 +131,10 @@ class MaskMethod:
     def mask(self, public: PublicState) -> Mask:
         """See `Method`."""
         return self.levels.mask(public.values)
+
+    @cached_property
+    def _starts(self) -> NDArray[np.uint16]:
+        return self.levels.at(np.zeros(self.levels.num_params, np.int8))
 
     def _draw(self, base: PublicState, slot: int) -> Draw:
         return Draw(self.levels, base.values, base.round + 1, slot)

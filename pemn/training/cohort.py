@@ -63,7 +63,7 @@ def _train(trainers: Sequence[LocalTrainer], start: NDArray[Any], round_: int) -
     network = lead.network()
     trained = lead.enter(start).repeat(len(trainers), 1)
     rows = list(trained)
-    optimizer = lead.optimizer(rows, round_)
+    optimizer = lead.optimizer(rows, [trainer.num_steps for trainer in trainers], round_)
     generators = [trainer.generator(round_) for trainer in trainers]
     priors = torch.stack([trainer.prior for trainer in trainers])
     images = torch.cat([trainer.images for trainer in trainers])

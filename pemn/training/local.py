@@ -20,6 +20,7 @@ from pemn.generator import Purpose, child, permutation
 from pemn.rebuild import frozen_weights
 from pemn.spec import ModelSpec
 from pemn.training.networks import build
+from pemn.training.optimizer import ScoreAdam
 from pemn.training.scores import ScoreRule
 from pemn.wire.messages import Metrics
 from pemn.wire.protocols import FedAvgProtocol, FedPMProtocol, MaskProtocol, StcProtocol
@@ -75,7 +76,7 @@ class LocalTrainer(ABC):
         network, generator = self.network(), self.generator(round_)
         _seed_default(self.device, self._key(round_, self.training.epochs) >> 1)
         trained = self.enter(start)
-        optimizer = self.optimizer([trained], round_)
+        optimizer = self.optimizer([trained], [self.num_steps], round_)
         loss_sum = 0.0
         for epoch in range(self.training.epochs):
             losses = []
@@ -141,10 +142,17 @@ class LocalTrainer(ABC):
             (by_weight,) = torch.autograd.grad(weights, leaf, by_weight)
         return losses.detach(), by_weight
 
-    def optimizer(self, rows: Sequence[Tensor], round_: int) -> torch.optim.Optimizer:
-        """Returns the optimizer of what is trained, float32 [n] a client, in a round.
+    def optimizer(
+        self, rows: Sequence[Tensor], num_steps: Sequence[int], round_: int
+    ) -> torch.optim.Optimizer:
+        """Returns the optimizer of what is trained, one for all clients.
 
-        One for all clients: it leaves alone those without a gradient, their momentum and step count too.
+        It leaves alone those without a gradient, their momentum and step count too.
+
+        Args:
+            rows: float32 [n] a client.
+            num_steps: How many steps each client is going to take.
+            round_: Which round.
         """
         return torch.optim.Adam(rows, lr=self.training.learning_rate.at(round_), fused=True)
 
@@ -204,13 +212,20 @@ class _ScoreTrainer(LocalTrainer):
     def _weights(self, trained: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         # All layers at once: the rule looks at each score by itself.
         uniform = _uniform(trained, generators) if self._RULE.draws else None
-        return self._RULE.weights(_untied(trained, self.model), self._frozen, training=True, uniform=uniform)
+        scores = _untied(trained, self.model)
+        return _summed(self._RULE.weights(scores, self._frozen, training=True, uniform=uniform), self.model)
 
 
 class MaskTrainer(_ScoreTrainer):
     """From q to p, uint16 in 1/65536; every forward pass uses the mask p > 1/2."""
 
     _RULE = ScoreRule("threshold")
+
+    def optimizer(
+        self, rows: Sequence[Tensor], num_steps: Sequence[int], round_: int
+    ) -> torch.optim.Optimizer:
+        """See `LocalTrainer`."""
+        return ScoreAdam(rows, num_steps, self.model, self.training.learning_rate.at(round_))
 
     def _enter(self, start: NDArray[np.uint16]) -> Tensor:
         return torch.from_numpy(_LOGITS.take(start))
@@ -256,7 +271,9 @@ class WeightTrainer(LocalTrainer):
     def _weights(self, trained: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         return trained
 
-    def optimizer(self, rows: Sequence[Tensor], round_: int) -> torch.optim.Optimizer:
+    def optimizer(
+        self, rows: Sequence[Tensor], num_steps: Sequence[int], round_: int
+    ) -> torch.optim.Optimizer:
         """See `LocalTrainer`."""
         learning_rate = self.training.learning_rate.at(round_)
         return torch.optim.SGD(rows, lr=learning_rate, momentum=self._momentum, fused=True)
@@ -348,18 +365,36 @@ def _log_prior(labels: NDArray[np.int64], num_classes: int) -> Tensor:
 
 
 def _untied(scores: Tensor, model: ModelSpec) -> Tensor:
-    """Returns a score for every weight, where several share one: the differentiable form of `pemn.mask.untied`.
+    """Returns a score for every value, where several share one: the differentiable form of `pemn.mask.untied`.
 
     Args:
-        scores: float32 [num_bits] or [A, num_bits]; a weight whose bit is inverted has the negative score.
+        scores: float32 [num_bits] or [A, num_bits]; a value whose bit is inverted has the negative score.
         model: The network.
     """
     if model.tie == 1:
         return scores
     parts = []
-    for part, size in zip(torch.split(scores, list(model.bit_sizes), dim=-1), model.sizes, strict=True):
+    for part, size in zip(torch.split(scores, list(model.bit_sizes), dim=-1), model.value_sizes, strict=True):
         rows = torch.stack((part, -part) * -(-model.tie // 2), dim=-2)
         parts.append(rows.flatten(-2)[..., :size])
+    return torch.cat(parts, dim=-1)
+
+
+def _summed(values: Tensor, model: ModelSpec) -> Tensor:
+    """Returns the weights that masked values add up to, as `pemn.rebuild.rebuild` does, but for their last places.
+
+    Args:
+        values: float32 [num_values] or [A, num_values], times their scales.
+        model: The network.
+
+    Returns:
+        float32 [num_params] or [A, num_params].
+    """
+    if model.num_values == model.num_params:
+        return values
+    parts, stack = [], values.shape[:-1]
+    for layer, part in zip(model.layers, torch.split(values, list(model.value_sizes), dim=-1), strict=True):
+        parts.append(part.view(*stack, layer.terms, layer.size).sum(-2) if layer.terms > 1 else part)
     return torch.cat(parts, dim=-1)
 
 

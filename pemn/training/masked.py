@@ -84,7 +84,11 @@ def mask_model(module: nn.Module, spec: ModelSpec, rule: ScoreRule = PAPER_RULE)
         ConfigError: If one of the tensors cannot be masked, or is already. Nothing has been changed then.
     """
     if spec.tie != 1:
-        raise LocalError("weights that share a bit", got=spec.tie, wanted="1", where=spec.architecture)
+        raise LocalError("values that share a bit", got=spec.tie, wanted="1", where=spec.architecture)
+    if spec.num_values != spec.num_params:
+        raise LocalError(
+            "network whose weights are sums", wanted="one value a weight", where=spec.architecture
+        )
     _check_layers(module, spec)
     for index, layer in enumerate(spec.layers):
         path, own = _split(layer.name)

@@ -16,7 +16,7 @@ from pemn.spec import InputContract, Layer, ModelSpec, to_float32
 from pemn.training.networks import build
 from pemn.training.rules import Rules, floating_shapes, plan
 from pemn.training.structure import structure_hash
-from pemn.wire.limits import MAX_FLOATS, MAX_PARAMS
+from pemn.wire.limits import MAX_FLOATS, MAX_PARAMS, MAX_TERMS
 from pemn.wire.model import check_bounds
 
 
@@ -30,21 +30,30 @@ class WeightInit:
         rescale: Whether fan_in is each layer's own. If not, it is that of the layer whose values are used, as the
             paper has it: then a layer that takes over the values of a wider one has small weights, which a norm after
             it makes good.
+        terms: How many masked values a weight of the first and of the last layer is the sum of, if that layer has at
+            most 1/64 of the weights: a bit a weight is least enough there, and more bits cost least. Each is smaller
+            by sqrt(terms), so that the weight is as large.
     """
 
     distribution: Distribution = Distribution.SIGNED
     gain: float = 2.0
     rescale: bool = True
+    terms: int = 1
 
     def __post_init__(self) -> None:
-        """Checks the gain.
+        """Checks the gain and the terms.
 
         Raises:
-            ConfigError: If it is no number above 0.
+            ConfigError: If a number is out of bounds.
         """
         if not 0 < self.gain < 1e6:
             raise ConfigError("gain of the weights", got=self.gain, wanted="a number above 0, below 1e6")
+        if not 1 <= self.terms <= MAX_TERMS:
+            raise ConfigError("terms of a weight", got=self.terms, wanted=f"1 .. {MAX_TERMS}")
 
+
+_SMALL = 64
+"""A layer with at most this part of the weights is a small one."""
 
 PAPER = WeightInit(Distribution.NORMAL, math.sqrt(2.0), rescale=False)
 """Kaiming normal, and every layer as wide as the prototype's: PEMN's own."""
@@ -100,11 +109,14 @@ def describe(
     """
     init = init or WeightInit()
     found = plan(module, rules)
-    streams = [source.stream for source in sources(strategy, [tensor.shape for tensor in found.masked])]
+    terms = _terms([tensor.size for tensor in found.masked], init.terms)
+    shapes = [(count, *tensor.shape) for count, tensor in zip(terms, found.masked, strict=True)]
+    streams = [source.stream for source in sources(strategy, shapes)]
     layers = []
-    for index, tensor in enumerate(found.masked):
-        fan_in = tensor.fan_in if init.rescale else found.masked[streams[index]].fan_in
-        layers.append(Layer(tensor.name, tensor.shape, to_float32(init.gain / math.sqrt(fan_in))))
+    for tensor, count, stream in zip(found.masked, terms, streams, strict=True):
+        fan_in = tensor.fan_in if init.rescale else found.masked[stream].fan_in
+        scale = to_float32(init.gain / math.sqrt(fan_in * count))
+        layers.append(Layer(tensor.name, tensor.shape, scale, count))
     structure = structure_hash(module)
     spec = ModelSpec(
         name, contract, tuple(layers), seed, strategy, structure, init.distribution, found.floats
@@ -114,6 +126,12 @@ def describe(
     except MalformedFrame as error:
         raise ConfigError(f"network that no file can hold: {error}", where=name) from error
     return spec
+
+
+def _terms(sizes: list[int], terms: int) -> list[int]:
+    """Returns how many values a weight of each layer is the sum of; see `WeightInit`."""
+    ends = {0, len(sizes) - 1}
+    return [terms if index in ends and size * _SMALL <= sum(sizes) else 1 for index, size in enumerate(sizes)]
 
 
 def build_seeded(architecture: str, contract: InputContract, seed: int) -> nn.Module:

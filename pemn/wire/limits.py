@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 5
+PROTOCOL_VERSION = 6
 """Raised whenever bytes change their meaning; two ends with different versions do not talk."""
 
 MAX_PARAMS = 1 << 28
-"""Masked weights of a network: 268 million."""
+"""Masked values of a network: 268 million."""
 
 MAX_LAYERS = 4096
 MAX_FLOAT_TENSORS = 8192
@@ -43,7 +43,10 @@ MAX_WINDOW = 4096
 """Rounds over which a released model is averaged."""
 
 MAX_TIE = 256
-"""Weights that share a bit of the mask."""
+"""Values that share a bit of the mask."""
+
+MAX_TERMS = 64
+"""Masked values that a weight is the sum of."""
 
 MAX_LOGIT_ADJUSTMENT = 100
 MAX_EPOCHS = 10_000
@@ -72,15 +75,15 @@ MAX_SKELETON_BYTES = 64 << 20
 """An ONNX graph without its masked weights, inflated."""
 
 
-def max_task_bytes(num_params: int) -> int:
-    """Returns the most bytes that a task of a network with `num_params` weights can have.
+def max_task_bytes(num_bits: int) -> int:
+    """Returns the most bytes that a task of a network whose mask has `num_bits` can have.
 
     The link refuses what is longer before its first part is kept. What is longest is a change in which every k moves
     far: moves drawn evenly from all that there are fit (docs/wire.md, "Limits"; tests/unit/federation/test_moves.py).
     """
-    return MAX_SPEC_BYTES + num_params * 5 // 4 + 4096
+    return MAX_SPEC_BYTES + num_bits * 5 // 4 + 4096
 
 
-def max_answer_bytes(num_params: int) -> int:
-    """Returns the most bytes that an answer can have: raw flips are one bit a weight, the rest is short."""
-    return num_params // 8 + 4096
+def max_answer_bytes(num_bits: int) -> int:
+    """Returns the most bytes that an answer can have: raw flips are as long as the mask, the rest is short."""
+    return num_bits // 8 + 4096

@@ -26,7 +26,7 @@ def model_to_proto(model: ModelSpec) -> pb.ModelSpec:
         std=model.input.std,
         class_names=model.input.class_names,
     )
-    layers = [pb.Layer(name=v.name, shape=v.shape, scale=v.scale) for v in model.layers]
+    layers = [pb.Layer(name=v.name, shape=v.shape, scale=v.scale, terms=v.terms) for v in model.layers]
     return pb.ModelSpec(
         architecture=model.architecture,
         input=contract,
@@ -58,12 +58,12 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
         MalformedFrame: If a field is missing, out of bounds or not in canonical form.
     """
     check_text(proto.architecture, "architecture")
-    num_params = 0
+    num_values = 0
     for layer in proto.layers:
         check_text(layer.name, "layer name")
         check(layer.scale <= limits.MAX_SCALE, "scale", got=layer.scale, wanted=f"<= {limits.MAX_SCALE}")
-        num_params += math.prod(layer.shape)
-        check(num_params <= limits.MAX_PARAMS, "number of weights", wanted=f"<= {limits.MAX_PARAMS}")
+        num_values += layer.terms * math.prod(layer.shape)
+        check(num_values <= limits.MAX_PARAMS, "number of values", wanted=f"<= {limits.MAX_PARAMS}")
     num_floats = 0
     for tensor in proto.floats:
         check_text(tensor.name, "name of floats")
@@ -94,7 +94,7 @@ def model_from_proto(proto: pb.ModelSpec) -> ModelSpec:
                 std=tuple(contract.std),
                 class_names=tuple(contract.class_names),
             ),
-            layers=tuple(Layer(v.name, tuple(v.shape), v.scale) for v in proto.layers),
+            layers=tuple(Layer(v.name, tuple(v.shape), v.scale, v.terms) for v in proto.layers),
             seed=proto.seed,
             strategy=Strategy.parse(proto.strategy),
             distribution=Distribution(proto.distribution),

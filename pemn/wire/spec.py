@@ -215,7 +215,8 @@ class Spec:
         if name is None:
             raise MalformedFrame("spec without a method")
         method = name.replace("_", "-")
-        check(model.tie == 1 or method == "mask", "tied masks", got=method, wanted="mask")
+        plain = model.tie == 1 and model.num_values == model.num_params
+        check(plain or method == "mask", "tied masks or sums", got=method, wanted="mask")
         return cls(
             run_id=proto.run_id,
             model=model,

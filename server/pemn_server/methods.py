@@ -19,7 +19,9 @@ from pemn_server.settings import RunOptions, SimulateSettings
 _ETA_DEN = 1000
 _FEDPM_SPREAD = 1.0
 _ONLY_FOR = {
-    **dict.fromkeys(("strategy", "step", "server_step", "averaging", "spread", "gain", "tie"), ("mask",)),
+    **dict.fromkeys(
+        ("strategy", "step", "server_step", "averaging", "spread", "gain", "tie", "terms"), ("mask",)
+    ),
     "momentum": ("fedavg", "fedavg-int8", "stc"),
     "share": ("stc",),
 }
@@ -56,7 +58,7 @@ def choose_method(options: RunOptions) -> MethodChoice:
     name = options.method if isinstance(options, SimulateSettings) else "mask"
     _check_used(options, name)
     if name == "mask":
-        init = WeightInit(Distribution.SIGNED, options.gain, True)
+        init = WeightInit(Distribution.SIGNED, options.gain, True, options.terms)
         strategy = Strategy.parse(options.strategy)
         return MethodChoice(name, _mask(options), _rate(options, 0.3), strategy, init, options.tie)
     assert isinstance(options, SimulateSettings)

@@ -75,6 +75,11 @@ class RunOptions(BaseModel):
     tie: Positive = Field(
         default=1, le=limits.MAX_TIE, description="weights of a layer that share a bit of the mask"
     )
+    terms: Positive = Field(
+        default=16,
+        le=limits.MAX_TERMS,
+        description="masked values that a weight of the first and the last layer is the sum of, where these are small",
+    )
     seed: int | None = Field(
         default=None, ge=0, lt=1 << 64, description="64-bit seed of everything; drawn if not given"
     )

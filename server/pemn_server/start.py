@@ -31,13 +31,13 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
     if settings.cert is not None and settings.key is not None:
         credentials = server_credentials(settings.cert, settings.key)
     plan = make_plan(settings)
-    num_params = plan.spec.model.num_params
+    num_bits = plan.spec.model.num_bits
     grid = LinkGrid(
         settings.listen,
         credentials=credentials,
         num_slots=settings.num_slots,
-        max_task_bytes=max_task_bytes(num_params),
-        max_answer_bytes=max_answer_bytes(num_params),
+        max_task_bytes=max_task_bytes(num_bits),
+        max_answer_bytes=max_answer_bytes(num_bits),
     )
     grid.start()
     how = "in the clear" if credentials is None else "with TLS"

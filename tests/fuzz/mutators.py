@@ -35,7 +35,7 @@ def _sequence(frame: Frame, proto: Any) -> tuple[Message, str, Code] | None:
     """Returns the message, the name of its field, and how to read it."""
     if isinstance(frame.end, FileEnd):
         tie = max(proto.model.tie, 1)  # nobody has checked it
-        sizes = tuple(-(-_product(layer.shape) // tie) for layer in proto.model.layers)
+        sizes = tuple(-(-layer.terms * _product(layer.shape) // tie) for layer in proto.model.layers)
         return proto, "mask", MaskCode(sizes, proto.model.seed, tuple(proto.start_edges))
     if isinstance(frame.end, ServerEnd) and proto.HasField("update"):
         draw = frame.end.draw(proto.update.round)

@@ -25,7 +25,7 @@ from tests.fuzz.codes import FlipsCode, MovesCode, lenient
 from tests.fuzz.ends import LARGEST_STATE, ClientEnd, FileEnd, ServerEnd, StoreEnd
 from tests.fuzz.worlds import Frame
 
-FILE_HEAD = b"PEMN\0\5"
+FILE_HEAD = b"PEMN\0\6"
 _CHECK_HEAD = bytes([15 << 3 | 2, CHECK_BYTES])
 
 

@@ -193,15 +193,16 @@ def _spec(
 
 
 def _tied() -> Spec:
-    """With all that a spec can have: ties, schedules, an average, an adjusted loss, a part of the data."""
+    """With all that a spec can have: ties, sums, schedules, an average, an adjusted loss, a part of the data."""
     spec = _spec((12, 9), (10, 12), run_id=7, step=4096)
+    first, last = spec.model.layers
     protocol = replace(
         spec.mask, eta_num=Schedule(((1, 2), (3, 1))), stride=Schedule(((1, 4), (2, 2), (3, 1))), window=2
     )
     training = replace(spec.training, learning_rate=Schedule(((1, 0.5), (2, 0.25))), logit_adjustment=1.0)
     return replace(
         spec,
-        model=replace(spec.model, tie=3),
+        model=replace(spec.model, layers=(first, replace(last, terms=2)), tie=3),
         protocol=protocol,
         training=training,
         data=replace(spec.data, num_images=1000),

@@ -28,8 +28,8 @@ MODEL: Message = {
     "architecture": "mlp-5",
     "input": {"shape": [1, 1, 7], "mean": [0.5], "std": [0.25], "class_names": ["a", "b", "c"]},
     "layers": [
-        {"name": "linear1.weight", "shape": [5, 7], "scale": SCALES[0]},
-        {"name": "head.weight", "shape": [3, 5], "scale": SCALES[1]},
+        {"name": "linear1.weight", "shape": [5, 7], "scale": SCALES[0], "terms": 1},
+        {"name": "head.weight", "shape": [3, 5], "scale": SCALES[1], "terms": 1},
     ],
     "seed": 0x0123456789ABCDEF,
     "strategy": "rp:0.3",
@@ -38,7 +38,7 @@ MODEL: Message = {
     "tie": 1,
 }
 SPEC: Message = {
-    "protocol_version": 5,
+    "protocol_version": 6,
     "run_id": RUN_ID,
     "model": MODEL,
     "mask": {
@@ -162,7 +162,7 @@ def example() -> dict[str, bytes]:
             f"answer: update of slot {slot}": content(update=update),
         }
     p_hat = r.learn(rule, 1, r.start_p_hat(rule), votes)
-    k_1 = r.settle(rule, 1, p_hat, k_0)
+    k_1 = r.agree(rule, p_hat, r.settle(rule, 1, p_hat, k_0))
     q_1, hash_1 = rule.q(k_1), r.state_hash(RUN_ID, 1, k_1)
     moves = r.encode_moves(r.Base(rule, k_0), k_1)
     second = {"run_id": RUN_ID, "base_round": 0, "round": 1, "state_hash": hash_1, "change": moves}
@@ -170,7 +170,7 @@ def example() -> dict[str, bytes]:
     error = {"code": 47, "text": "no spec of this run"}
     task = content(broadcast=second)
     part = {"message_id": 3, "size": len(task), "action": "query", "offset": 0, "data": task}
-    hello = {"protocol_version": 5, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
+    hello = {"protocol_version": 6, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
     return out | {
         "tally": struct.pack(f"<{rule.num_params}b", *map(sum, zip(*votes, strict=True))),
         "p_hat after round 1": struct.pack(f"<{rule.num_params}i", *p_hat),

@@ -109,6 +109,30 @@ def masked(weights: Sequence[float], mask: Bits) -> list[float]:
     return [weight if bit else 0.0 for weight, bit in zip(weights, mask, strict=True)]
 
 
+def summed(
+    seed: int,
+    strategy: str,
+    distribution: str,
+    shapes: Sequence[Shape],
+    scales: Sequence[float],
+    terms: Sequence[int],
+    mask: Bits,
+) -> list[float]:
+    """Weights that are sums, for a mask of all values."""
+    all_values = [(count, *shape) for count, shape in zip(terms, shapes, strict=True)]
+    kept = masked(frozen_weights(seed, strategy, distribution, all_values, [1.0] * len(shapes)), mask)
+    weights = []
+    for shape, scale, count in zip(shapes, scales, terms, strict=True):
+        size = math.prod(shape)
+        for i in range(size):
+            total = kept[i]
+            for term in range(1, count):
+                total = float32(total + kept[term * size + i])
+            weights.append(float32(total * scale))
+        kept = kept[count * size :]
+    return weights
+
+
 def weights_hash(weights: Sequence[float]) -> bytes:
     return hashlib.sha256(struct.pack(f"<{len(weights)}f", *weights)).digest()
 
@@ -313,12 +337,12 @@ def average(rule: Rule, r: int, mean: Sequence[int], p_hat: Sequence[int]) -> li
     return [m + (p - m) // min(rule.window, 1 + r // 4) for m, p in zip(mean, p_hat, strict=True)]
 
 
-def release(rule: Rule, mean: Sequence[int], k: Sequence[int]) -> list[int]:
-    released = []
-    for m, k_i, q_start in zip(mean, k, rule.start(), strict=True):
+def agree(rule: Rule, p_hat: Sequence[int], k: Sequence[int]) -> list[int]:
+    agreed = []
+    for p, k_i, q_start in zip(p_hat, k, rule.start(), strict=True):
         below = (32768 - q_start) // rule.step
-        released.append(max(k_i, below + 1) if m > 1 << 23 else min(k_i, below))
-    return released
+        agreed.append(max(k_i, below + 1) if p > 1 << 23 else min(k_i, below))
+    return agreed
 
 
 # Moves

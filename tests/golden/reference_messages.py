@@ -24,7 +24,7 @@ MAX_PARAMS, MAX_FLOATS, MAX_ROUND, MAX_SLOTS, MAX_TEXT = 1 << 28, 1 << 24, (1 <<
 
 # Field number, name and type, from the tables of the document; `*` is a list, `?` a message that may be missing.
 SCHEMA: dict[str, list[tuple[int, str, str]]] = {
-    "Layer": [(1, "name", "string"), (2, "shape", "uint32*"), (3, "scale", "float")],
+    "Layer": [(1, "name", "string"), (2, "shape", "uint32*"), (3, "scale", "float"), (4, "terms", "uint32")],
     "FloatTensor": [(1, "name", "string"), (2, "shape", "uint32*")],
     "InputContract": [
         (1, "shape", "uint32*"),
@@ -317,7 +317,8 @@ def check_model(model: Message) -> None:
         check(1 <= len(shape) <= 8 and min(shape) >= 1, "shape of a layer")
         scale = layer.get("scale", 0.0)
         check(0 < scale <= 1 << 20, "scale")
-    check(sum(math.prod(layer["shape"]) for layer in layers) <= MAX_PARAMS, "number of weights")
+        _within(layer, "terms", 1, 64)
+    check(sum(value_sizes_of({"layers": layers})) <= MAX_PARAMS, "number of values")
     floats = model.get("floats", [])
     check(len(floats) <= 8192, "number of float tensors")
     for tensor in floats:
@@ -369,7 +370,7 @@ METHODS = {"mask", "fedpm", "fedpm_counts", "fedavg", "fedavg_int8", "stc"}
 
 
 def check_spec(spec: Message) -> None:
-    check(spec.get("protocol_version") == 5, "protocol version")
+    check(spec.get("protocol_version") == 6, "protocol version")
     check_model(spec.get("model", {}))
     check("floats" not in spec["model"], "floats in a federation")
     training, data = (spec.get(name, {}) for name in ("training", "data"))
@@ -383,6 +384,7 @@ def check_spec(spec: Message) -> None:
         check_schedule(protocol.get("strides", []), 1, min(127, 65535 // protocol["step"]))
     else:
         check(spec["model"]["tie"] == 1, "tie of another method")
+        check(all(layer["terms"] == 1 for layer in spec["model"]["layers"]), "sums of another method")
     for name in {"mask", "fedpm", "fedpm_counts"} & set(spec):
         levels = levels_of(spec[name])
         check(len(levels) in (0, *(1 << i for i in range(12))), "number of start levels")
@@ -460,12 +462,12 @@ def decode_content(data: bytes) -> Message:
     return content
 
 
-def sizes_of(model: Message) -> tuple[int, ...]:
-    return tuple(math.prod(layer["shape"]) for layer in model["layers"])
+def value_sizes_of(model: Message) -> tuple[int, ...]:
+    return tuple(layer["terms"] * math.prod(layer["shape"]) for layer in model["layers"])
 
 
 def bit_sizes_of(model: Message) -> tuple[int, ...]:
-    return bit_sizes(sizes_of(model), model["tie"])
+    return bit_sizes(value_sizes_of(model), model["tie"])
 
 
 def rule_of(spec: Message) -> Rule:
@@ -490,14 +492,14 @@ def rule_of(spec: Message) -> Rule:
 
 
 def encode_artifact(artifact: Message) -> bytes:
-    body = b"PEMN\x00\x05" + encode("Artifact", artifact)
+    body = b"PEMN\x00\x06" + encode("Artifact", artifact)
     return body + hashlib.sha256(body).digest()
 
 
 def decode_artifact(data: bytes) -> tuple[Message, list[int], bytes]:
     """Message, mask bits and inflated skeleton."""
     body, digest = data[:-32], data[-32:]
-    check(body.startswith(b"PEMN\x00\x05") and hashlib.sha256(body).digest() == digest, "frame")
+    check(body.startswith(b"PEMN\x00\x06") and hashlib.sha256(body).digest() == digest, "frame")
     artifact = decode("Artifact", body[6:])
     check_model(artifact.get("model", {}))
     check(len(artifact.get("weights_sha256", b"")) == 32, "hash of the weights")

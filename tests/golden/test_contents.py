@@ -33,7 +33,7 @@ from tests.golden.reference_messages import (
     decode_content,
     encode_artifact,
     encode_content,
-    sizes_of,
+    value_sizes_of,
 )
 from tests.golden.reference_messages import encode as encode_message
 
@@ -194,7 +194,8 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     (TASK, "spec.model.input.std", [[1e-30]], [[], [0.0], [-1.0], [float("inf")]]),
     (TASK, "spec.model.input.class_names", [["a", "a"], [LONG]], [[], [""], [LONG + "x"]]),
     (TASK, "spec.model.tie", [1, 2, 256], [0, 257, 2**32 - 1]),
-    (TASK, "spec.protocol_version", [5], [0, 4, 6]),
+    (TASK, "spec.model.layers.0.terms", [1, 2, 64], [0, 65, 2**32 - 1]),
+    (TASK, "spec.protocol_version", [6], [0, 5, 7]),
     (TASK, "spec.num_rounds", [1, 2**31 - 1], [0, 2**31]),
     (TASK, "spec.mask.step", [512, 65535], [0, 511, 65536]),
     (TASK, "spec.mask.eta_nums", [*SCHEDULES, schedule(1, 65535)], [*NO_SCHEDULES, schedule(1, 65536)]),
@@ -322,7 +323,7 @@ def file_with(edges: list[int]) -> bytes:
     """The example's .pemn file with other edges, and the mask as it is coded with them."""
     message, mask, _ = decode_artifact((Path(__file__).parent / "example.pemn").read_bytes())
     model = message["model"]
-    code = encode_mask(mask, release_contexts(sizes_of(model), model["seed"], edges))
+    code = encode_mask(mask, release_contexts(value_sizes_of(model), model["seed"], edges))
     return encode_artifact({**message, "mask": code, "start_edges": edges})
 
 

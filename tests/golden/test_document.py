@@ -172,9 +172,11 @@ def names_in_packed_files() -> tuple[dict[str, str], set[str]]:
     packed = pytest.importorskip("pemn.export.packed")
     operators: dict[str, str] = {}
     tensors: set[str] = set()
-    for strategy, distribution, tie in itertools.product(["rp:0.3", "full", "mp"], Distribution, [1, 3]):
-        named = Strategy.parse(strategy)
-        model = dataclasses.replace(MODEL, strategy=named, distribution=distribution, tie=tie)
+    kinds = itertools.product(["rp:0.3", "full", "mp"], Distribution, [1, 3], [1, 2])
+    for strategy, distribution, tie, terms in kinds:
+        named, (first, last) = Strategy.parse(strategy), MODEL.layers
+        layers = (first, dataclasses.replace(last, terms=terms))
+        model = dataclasses.replace(MODEL, layers=layers, strategy=named, distribution=distribution, tie=tie)
         mask = Mask.from_bits(np.ones(model.num_bits, np.bool_), model.bit_sizes)
         file = onnx_pb2.Model.FromString(packed.packed(Artifact.of(model, mask, SKELETON, {})))
         for node in file.graph.node:
@@ -208,6 +210,14 @@ def test_the_table_of_quantiles() -> None:
         assert table[int(u)] == np.float16(entry)
         assert f"`{table.view(np.uint16)[int(u)]:04x}`" == binary16
         assert reference.normal_entry(int(u)) == table[int(u)]
+
+
+def test_the_sums_of_the_table() -> None:
+    told = [[float(text) for text in cells] for cells in rows(section("Sums"), 3)]
+    assert len(told) > 3
+    for number, (_, _, weight) in enumerate(told):
+        kept = np.array([[cells[term] for cells in told] for term in (0, 1)], np.float32)
+        assert float((kept[0] + kept[1])[number] * np.float32(0.5)) == weight
 
 
 def test_the_tied_masks_of_the_table() -> None:

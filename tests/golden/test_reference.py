@@ -238,9 +238,9 @@ def test_releases(draw: random.Random, sizes: tuple[int, ...]) -> None:
     k = [draw.choice([0, 1, -1, 127, -127, draw.randint(-127, 127)]) for _ in range(sum(sizes))]
     mean = [draw.choice([0, HALF, HALF + 1, 1 << 24, draw.randint(0, 1 << 24)]) for _ in k]
     array, starts = np.array(k, np.int8), levels.at(np.zeros(len(k), np.int8))
-    released = tally.release(levels.protocol, np.array(mean, np.int32), array, starts)
+    released = tally.agree(levels.protocol, np.array(mean, np.int32), array, starts)
     assert released.dtype == np.int8
-    assert released.tolist() == reference.release(plain, mean, k)
+    assert released.tolist() == reference.agree(plain, mean, k)
     wanted = [int(m > HALF) for m in mean]
     assert reference.state_mask(plain.q(released.tolist())) == wanted
     # None has moved that need not, none further than it must.
@@ -249,7 +249,7 @@ def test_releases(draw: random.Random, sizes: tuple[int, ...]) -> None:
         near = [*k[:i], nearer, *k[i + 1 :]]
         assert (before == after) == (reference.state_mask(plain.q(k))[i] == wanted[i])
         assert (reference.state_mask(plain.q(near))[i] == wanted[i]) == (before == after)
-    again = tally.release(levels.protocol, np.array(mean, np.int32), released, starts)
+    again = tally.agree(levels.protocol, np.array(mean, np.int32), released, starts)
     assert again.tolist() == released.tolist()
 
 
@@ -268,6 +268,25 @@ def test_tied_masks(
     scales = [layer.scale for layer in model.layers]
     frozen = reference.frozen_weights(model.seed, str(model.strategy), distribution, shapes, scales)
     assert rebuild(model, mask).tobytes() == struct.pack(f"<{len(plain)}f", *reference.masked(frozen, plain))
+
+
+@given(SHAPES, st.integers(1, 3), st.sampled_from(Distribution), st.data())
+def test_weights_that_are_sums(
+    shapes: list[tuple[int, ...]], tie: int, distribution: Distribution, data: st.DataObject
+) -> None:
+    plain = model_spec(*shapes)
+    terms = data.draw(st.lists(st.integers(1, 5), min_size=len(shapes), max_size=len(shapes)))
+    layers = tuple(replace(layer, terms=count) for layer, count in zip(plain.layers, terms, strict=True))
+    strategy = data.draw(st.sampled_from(["full", "one-layer", "mp", "rp:0.3"]))
+    model = replace(
+        plain, layers=layers, distribution=distribution, tie=tie, strategy=Strategy.parse(strategy)
+    )
+    bits = data.draw(st.lists(st.integers(0, 1), min_size=model.num_bits, max_size=model.num_bits))
+    mask = Mask.from_bits(np.array(bits, np.bool_), model.bit_sizes)
+    of_values = reference.untied(bits, model.value_sizes, tie)
+    scales = [layer.scale for layer in layers]
+    weights = reference.summed(model.seed, strategy, distribution, shapes, scales, terms, of_values)
+    assert rebuild(model, mask).tobytes() == struct.pack(f"<{model.num_params}f", *weights)
 
 
 @settings(max_examples=60)

@@ -200,12 +200,13 @@ class World:
             [self.p_hat.tolist()] if self.spec.mask.window == 1 else [self.p_hat.tolist(), self.mean.tolist()]
         )
         settled = self._settled(now.round, before.public.values)
+        shown, settled = self.p_hat, self._agreed(self.p_hat, settled)
         if now.round == self.spec.num_rounds:
-            settled = self._released(settled)
-            assert np.array_equal(self.levels.mask(now.values).bits(), self.mean > UNIT // 2)
+            shown, settled = self.mean, self._agreed(self.mean, settled)
+        assert np.array_equal(self.levels.mask(now.values).bits(), shown > UNIT // 2)
         assert np.array_equal(now.values, settled)
         released = self.server.method.released(now, self.state.private)
-        assert np.array_equal(released.values, self._released(now.values.astype(np.int64)))
+        assert np.array_equal(released.values, self._agreed(self.mean, now.values.astype(np.int64)))
         self._check_past()
 
     def _commit_again(self, before: ServerState, rng: random.Random) -> ServerState:
@@ -241,9 +242,9 @@ class World:
         distance = self.p_hat - 256 * self.levels.at(k).astype(np.int64)
         return (k + stride * ((2 * distance + width) // (2 * width))).clip(-127, 127)
 
-    def _released(self, k: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Of all k whose q says what the mean says the nearest: the way is tried out, step by step."""
-        wanted, k = self.mean > UNIT // 2, k.copy()
+    def _agreed(self, shown: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of all k whose q says what `shown` says the nearest: the way is tried out, step by step."""
+        wanted, k = shown > UNIT // 2, k.copy()
         while True:
             kept = self.starts + k * self.spec.mask.step > 32768
             if np.array_equal(kept, wanted):

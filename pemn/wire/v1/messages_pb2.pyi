@@ -31,9 +31,12 @@ class Layer(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     SHAPE_FIELD_NUMBER: _builtins.int
     SCALE_FIELD_NUMBER: _builtins.int
+    TERMS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     scale: _builtins.float
     """Prototype values are multiplied by this float32, > 0."""
+    terms: _builtins.int
+    """A weight is the sum of so many masked values, 1 .. 64."""
     @_builtins.property
     def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -42,10 +45,11 @@ class Layer(_message.Message):
         name: _builtins.str = ...,
         shape: _abc.Iterable[_builtins.int] | None = ...,
         scale: _builtins.float = ...,
+        terms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "scale", b"scale", "shape", b"shape"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "scale", b"scale", "shape", b"shape", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -143,7 +147,7 @@ class ModelSpec(_message.Message):
     structure: _builtins.bytes
     """Hash of what the architecture's name stands for; 16 bytes."""
     tie: _builtins.int
-    """How many weights of a layer share a bit of the mask, 1 .. 256."""
+    """How many values of a layer share a bit of the mask, 1 .. 256."""
     @_builtins.property
     def input(self) -> Global___InputContract: ...
     @_builtins.property

@@ -27,7 +27,7 @@ from pemn.wire.v1 import messages_pb2 as pb
 from tests.models import make_artifact, make_normed, skeleton_of
 from tests.networks import model_spec
 
-HEADER = MAGIC + b"\x00\x05"
+HEADER = MAGIC + b"\x00\x06"
 
 
 def seal(message: bytes) -> bytes:
@@ -68,12 +68,12 @@ def test_round_trip_of_a_tied_mask(tie: int) -> None:
     back = Artifact.from_bytes(data)
     assert back == artifact
     assert back.to_bytes() == data
-    model, mask = back.model, back.weights_mask()
+    model, mask = back.model, back.values_mask()
     assert mask.sizes == model.sizes
     assert abs(mask.density - 0.5) < 0.05
     np.testing.assert_array_equal(back.weights(), np.where(mask.bits(), frozen_weights(model), 0))
     assert sizes_in_file(data)["mask"] <= model.num_bits / 8 + 2
-    assert dataclasses.replace(back, model=model).weights_mask() == untied(back.mask, model.sizes, tie)
+    assert dataclasses.replace(back, model=model).values_mask() == untied(back.mask, model.sizes, tie)
 
 
 def test_a_mask_with_a_bit_a_weight_does_not_fit_a_tie(artifact: Artifact) -> None:
@@ -97,7 +97,7 @@ def test_round_trip_with_floats(distribution: Distribution) -> None:
 
 
 def test_the_file_is_as_documented(artifact: Artifact, data: bytes) -> None:
-    assert data.startswith(b"PEMN\x00\x05")
+    assert data.startswith(b"PEMN\x00\x06")
     assert data[-32:] == hashlib.sha256(data[:-32]).digest()
     proto = message_of(data)
     assert zlib.decompress(proto.onnx_skeleton, wbits=-15) == artifact.onnx_skeleton
@@ -181,7 +181,7 @@ def test_a_forger_gets_a_clear_refusal_or_a_whole_file(draw: st.DataObject) -> N
     [
         (lambda data: b"", "not a .pemn file: got no bytes"),
         (lambda data: b"PK\x03\x04" + data[4:], "not a .pemn file: got 504b0304"),
-        (lambda data: b"PEMN\x00\x04" + data[6:], "version of a .pemn file: got 0004; wanted 0005"),
+        (lambda data: b"PEMN\x00\x05" + data[6:], "version of a .pemn file: got 0005; wanted 0006"),
         (lambda data: data + b"\x00", "cut off or damaged"),
         (lambda data: data[:-1], "cut off or damaged"),
         (lambda data: seal(b""), "empty architecture"),

@@ -145,9 +145,9 @@ def test_inspect_and_verify_count_the_weights_of_a_tied_mask(model: Path, capsys
     assert facts["density"] == pytest.approx(kept / weights.size)
     assert facts["mask_sha256"] == artifact.mask.sha256.hex()
     text = succeeds(capsys, "inspect", model)
-    assert "in the file, where 3 weights share a bit, sha256" in text
-    assert "by the paper's rule: a bit for 3 weights, 32 bits a unique value" in text
-    assert f" {kept:,} of {weights.size:,} weights kept" in succeeds(capsys, "verify", model)
+    assert "in the file, where 3 values share a bit, sha256" in text
+    assert "by the paper's rule: a bit for 3 values, 32 bits a unique value" in text
+    assert f" {kept:,} of {weights.size:,} values kept" in succeeds(capsys, "verify", model)
 
 
 def test_inspect_says_what_floats_there_are(model: Path, capsys: Capture) -> None:

@@ -65,7 +65,7 @@ def test_a_bit_for_several_weights(tie: int, bits: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("tie", [0, -1, 257])
 def test_how_many_weights_may_share_a_bit(tie: int) -> None:
-    with pytest.raises(LocalError, match=rf"weights that share a bit: got {tie}; wanted 1 .. 256"):
+    with pytest.raises(LocalError, match=rf"values that share a bit: got {tie}; wanted 1 .. 256"):
         replace(SPEC, tie=tie)
 
 

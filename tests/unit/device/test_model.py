@@ -26,20 +26,27 @@ from tests.networks import DIGITS
 FORMS = ["pemn", "packed", "dense"]
 CASES = [
     *(
-        ("mlp-16-12", "full", 1),
-        ("mlp-17-17", "one-layer", 1),
-        ("cnn-7-9-9", "rp:0.013", 1),
-        ("cnn-8-16-16", "mp", 1),
+        ("mlp-16-12", "full", 1, 1),
+        ("mlp-17-17", "one-layer", 1, 1),
+        ("cnn-7-9-9", "rp:0.013", 1, 1),
+        ("cnn-8-16-16", "mp", 1, 1),
     ),
-    *(("mlp-17-17", "full", 3), ("cnn-7-9-9", "rp:0.1", 8)),
+    *(
+        ("mlp-17-17", "full", 3, 1),
+        ("cnn-7-9-9", "rp:0.1", 8, 1),
+        ("cnn-7-9-9", "rp:0.1", 1, 16),
+        ("mlp-17-17", "mp", 2, 3),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("architecture", "strategy", "tie"), CASES)
-def test_all_kinds_of_file_give_the_same_logits(architecture: str, strategy: str, tie: int) -> None:
+@pytest.mark.parametrize(("architecture", "strategy", "tie", "terms"), CASES)
+def test_all_kinds_of_file_give_the_same_logits(
+    architecture: str, strategy: str, tie: int, terms: int
+) -> None:
     images = random_images(DIGITS, 30)
     logits = [
-        Model.load(make_file(form, architecture, strategy, tie), num_threads=1).predict(images)
+        Model.load(make_file(form, architecture, strategy, tie, terms), num_threads=1).predict(images)
         for form in FORMS
     ]
     assert np.abs(logits[0] - logits[1]).max() == 0
@@ -47,16 +54,18 @@ def test_all_kinds_of_file_give_the_same_logits(architecture: str, strategy: str
     assert logits[0].dtype == np.float32
 
 
-@pytest.mark.parametrize(("architecture", "strategy", "tie"), CASES)
+@pytest.mark.parametrize(("architecture", "strategy", "tie", "terms"), CASES)
 @pytest.mark.parametrize("form", FORMS)
-def test_the_logits_are_those_of_torch(architecture: str, strategy: str, tie: int, form: str) -> None:
-    artifact = make_artifact(architecture, strategy, tie=tie)
+def test_the_logits_are_those_of_torch(
+    architecture: str, strategy: str, tie: int, terms: int, form: str
+) -> None:
+    artifact = make_artifact(architecture, strategy, tie=tie, terms=terms)
     module = build(architecture, DIGITS.shape, 10)
     module.load_state_dict(unflatten(torch.from_numpy(artifact.weights()), artifact.model))
     images = random_images(DIGITS, 30)
     with torch.no_grad():
         wanted = module(torch.from_numpy(DIGITS.normalise(images))).numpy()
-    logits = Model.load(make_file(form, architecture, strategy, tie)).predict(images)
+    logits = Model.load(make_file(form, architecture, strategy, tie, terms)).predict(images)
     np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
 
 

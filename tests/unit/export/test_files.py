@@ -27,11 +27,21 @@ from tests.models import make_artifact, random_images, skeleton_of
 ARCHITECTURES = ["mlp-17-17-17", "cnn-7-9-9"]
 # Periods: the layer's own, the largest layer's, one that is no multiple of 8, a single value.
 STRATEGIES = ["full", "one-layer", "mp", "rp:0.6", "rp:0.1", "rp:0.013", "rp:0.0001"]
-CASES = [(a, s, d, 1) for a in ARCHITECTURES for s in STRATEGIES for d in Distribution]
+CASES = [(a, s, d, 1, 1) for a in ARCHITECTURES for s in STRATEGIES for d in Distribution]
 # Layers of 1088, 289 and 170 weights, or 63, 567 and 810: ties that divide them and ties that do not, into bits that
 # are a multiple of 8 and bits that are not.
 CASES += [
-    (a, s, Distribution.NORMAL, t) for a in ARCHITECTURES for s in ("full", "rp:0.1") for t in (2, 3, 17, 256)
+    (a, s, Distribution.NORMAL, t, 1)
+    for a in ARCHITECTURES
+    for s in ("full", "rp:0.1")
+    for t in (2, 3, 17, 256)
+]
+# Weights that are sums, alone and of tied values; the order of the terms decides the last place of these.
+CASES += [
+    ("mlp-17-17-17", s, d, t, n)
+    for s in ("full", "mp", "rp:0.1")
+    for d in Distribution
+    for t, n in [(1, 16), (3, 5)]
 ]
 
 
@@ -54,11 +64,11 @@ def both(artifact: Artifact) -> tuple[bytes, bytes]:
     return packed(artifact), dense(artifact)
 
 
-@pytest.mark.parametrize(("architecture", "strategy", "distribution", "tie"), CASES)
+@pytest.mark.parametrize(("architecture", "strategy", "distribution", "tie", "terms"), CASES)
 def test_the_runtime_folds_the_packed_file_to_the_rebuilt_weights(
-    architecture: str, strategy: str, distribution: Distribution, tie: int, tmp_path: Path
+    architecture: str, strategy: str, distribution: Distribution, tie: int, terms: int, tmp_path: Path
 ) -> None:
-    artifact = make_artifact(architecture, strategy, distribution=distribution, tie=tie)
+    artifact = make_artifact(architecture, strategy, distribution=distribution, tie=tie, terms=terms)
     open_session(both(artifact)[0], tmp_path / "optimised.onnx")
     optimised = onnx.load(tmp_path / "optimised.onnx")
     assert [node.name for node in optimised.graph.node if node.name.startswith("pemn")] == []
@@ -72,22 +82,22 @@ def test_the_runtime_folds_the_packed_file_to_the_rebuilt_weights(
         assert found[layer.name].tobytes() == wanted.tobytes(), layer.name  # +0.0 and -0.0 differ here
 
 
-@pytest.mark.parametrize(("architecture", "strategy", "distribution", "tie"), CASES)
+@pytest.mark.parametrize(("architecture", "strategy", "distribution", "tie", "terms"), CASES)
 def test_packed_and_dense_give_the_same_logits(
-    architecture: str, strategy: str, distribution: Distribution, tie: int
+    architecture: str, strategy: str, distribution: Distribution, tie: int, terms: int
 ) -> None:
-    artifact = make_artifact(architecture, strategy, distribution=distribution, tie=tie)
+    artifact = make_artifact(architecture, strategy, distribution=distribution, tie=tie, terms=terms)
     images = artifact.model.input.normalise(random_images(artifact.model.input))
     small, large = (run(data, images) for data in both(artifact))
     assert np.abs(small).max() > 0.01
     assert np.abs(small - large).max() == 0
 
 
-@pytest.mark.parametrize(("architecture", "strategy", "distribution", "tie"), CASES)
+@pytest.mark.parametrize(("architecture", "strategy", "distribution", "tie", "terms"), CASES)
 def test_the_packed_file_is_small(
-    architecture: str, strategy: str, distribution: Distribution, tie: int
+    architecture: str, strategy: str, distribution: Distribution, tie: int, terms: int
 ) -> None:
-    artifact = make_artifact(architecture, strategy, distribution=distribution, tie=tie)
+    artifact = make_artifact(architecture, strategy, distribution=distribution, tie=tie, terms=terms)
     spec = artifact.model
     data = both(artifact)[0]
     num_nodes = len(onnx.load_model_from_string(data).graph.node)

@@ -18,7 +18,7 @@ from pemn.federation import tally as tally_module
 from pemn.federation.flips import Draw, Flips
 from pemn.federation.levels import HALF, HIGHEST, LOWEST, Levels, normal_start_levels
 from pemn.federation.planes import GROUP
-from pemn.federation.tally import UNIT, Tally, average, learn, release, settle, start
+from pemn.federation.tally import UNIT, Tally, agree, average, learn, settle, start
 from pemn.schedule import Schedule
 from pemn.wire import limits
 from pemn.wire.protocols import MaskProtocol
@@ -368,14 +368,14 @@ def test_a_released_model_is_the_mean_and_no_k_moves_that_need_not(
 ) -> None:
     levels, k = Levels(protocol(step=step), seed, (N,)), np.array(before, np.int8)
     starts = levels.at(np.zeros(N, np.int8))
-    released = release(levels.protocol, np.array(mean, np.int32), k, starts)
+    released = agree(levels.protocol, np.array(mean, np.int32), k, starts)
     wanted = np.array(mean) > UNIT // 2
     assert np.array_equal(levels.at(released) > HALF, wanted)
     right = (levels.at(k) > HALF) == wanted
     assert np.array_equal(released == k, right)
     nearer = released - np.sign(released.astype(int) - k).astype(np.int8)
     assert ((levels.at(nearer) > HALF) != wanted)[~right].all()
-    again = release(levels.protocol, np.array(mean, np.int32), released, starts)
+    again = agree(levels.protocol, np.array(mean, np.int32), released, starts)
     assert np.array_equal(again, released)
 
 
@@ -385,6 +385,6 @@ def test_every_weight_can_be_released_either_way() -> None:
     starts = np.array([LOWEST, HIGHEST] * 2, np.uint16)
     mean = np.array([UNIT, UNIT, 0, 0], np.int32)
     for k in (-127, 0, 127):
-        released = release(rule, mean, np.full(4, k, np.int8), starts)
+        released = agree(rule, mean, np.full(4, k, np.int8), starts)
         q = (starts.astype(int) + released.astype(int) * rule.step).clip(LOWEST, HIGHEST)
         assert (q > HALF).tolist() == [True, True, False, False]

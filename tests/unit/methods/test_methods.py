@@ -163,7 +163,7 @@ def test_a_run_of_masks_ends_with_what_it_leaves(tie: int, window: int) -> None:
         rebuilt.append(not np.array_equal(released.values, going_on.public.values))
         wanted = released if round_ == 4 else going_on.public
         assert np.array_equal(ending.public.values, wanted.values)
-    assert any(rebuilt)
+    assert any(rebuilt) == (window > 1)  # else what is shared has the mask of the release
     world = worlds[0]
     assert mask is not None
     for slot in range(5):

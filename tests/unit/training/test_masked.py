@@ -204,7 +204,7 @@ def test_scores_of_another_network(scores: Tensor) -> None:
 def test_a_tied_mask_is_not_trained_here() -> None:
     _, spec = masked()
     module = net()
-    with pytest.raises(LocalError, match="weights that share a bit: got 2; wanted 1"):
+    with pytest.raises(LocalError, match="values that share a bit: got 2; wanted 1"):
         mask_model(module, replace(spec, tie=2))
     mask_model(module, spec)  # nothing has been changed
 

@@ -84,7 +84,7 @@ def test_images_whose_features_would_be_normalised_away_are_refused() -> None:
 def test_describing_a_network_takes_no_memory_for_it() -> None:
     assert spec_of("mlp-9999-9999").num_params > 10**8
     with pytest.raises(
-        ConfigError, match=r"network that no file can hold: number of weights.*in mlp-99999-99999"
+        ConfigError, match=r"network that no file can hold: number of values.*in mlp-99999-99999"
     ):
         spec_of("mlp-99999-99999")
     with pytest.raises(

@@ -399,7 +399,7 @@ def test_a_federation_exchanges_no_floats() -> None:
 
 
 def test_another_protocol_version_is_named() -> None:
-    with pytest.raises(WrongProtocol, match=r"protocol version: got 2; wanted 5; in spec"):
+    with pytest.raises(WrongProtocol, match=r"protocol version: got 2; wanted 6; in spec"):
         Spec.from_bytes(changed("protocol_version", 2))
 
 

@@ -20,7 +20,7 @@ def network(shapes: list[tuple[int, ...]], image: tuple[int, int, int] = (1, 8, 
     proto = model_to_proto(model_spec((1, 1)))
     del proto.layers[:]
     for number, shape in enumerate(shapes):
-        proto.layers.add(name=f"layer {number}", shape=shape, scale=1.0)
+        proto.layers.add(name=f"layer {number}", shape=shape, scale=1.0, terms=1)
     proto.input.shape[:] = image
     return proto
 
@@ -62,8 +62,25 @@ def test_a_network_may_have_just_so_many_weights_and_is_not_built(shapes: list[t
     ],
 )
 def test_one_weight_more_is_refused(shapes: list[tuple[int, ...]]) -> None:
-    with pytest.raises(MalformedFrame, match="number of weights: wanted <= 268435456"):
+    with pytest.raises(MalformedFrame, match="number of values: wanted <= 268435456"):
         model_from_proto(network(shapes))
+
+
+def test_each_term_counts() -> None:
+    proto = network([(1 << 14, 1 << 10), (1,)])
+    proto.layers[0].terms = 16
+    with pytest.raises(MalformedFrame, match="number of values: wanted <= 268435456"):
+        model_from_proto(proto)
+    del proto.layers[1]
+    assert model_from_proto(proto).num_values == 16 * model_from_proto(proto).num_params == MAX_PARAMS
+
+
+@pytest.mark.parametrize("terms", [0, 65, (1 << 32) - 1])
+def test_how_many_terms_a_weight_may_have(terms: int) -> None:
+    proto = network([(1, 1)])
+    proto.layers[0].terms = terms
+    with pytest.raises(MalformedFrame, match=r"terms of a weight: got|number of values: wanted"):
+        model_from_proto(proto)
 
 
 @pytest.mark.parametrize("distribution", Distribution)

@@ -267,7 +267,7 @@ from tests.networks import model_spec, run_spec
 proto = run_spec(model_spec((9, 13), (10, 9))).to_proto()
 del proto.model.layers[:], proto.model.input.class_names[:]
 for i in range({limits.MAX_LAYERS}):
-    proto.model.layers.add(name=f"{{i:04x}}", shape=[1] * {limits.MAX_DIMENSIONS}, scale=1)
+    proto.model.layers.add(name=f"{{i:04x}}", shape=[1] * {limits.MAX_DIMENSIONS}, scale=1, terms=1)
 proto.mask.step = 512
 for changes in (proto.mask.eta_nums, proto.mask.strides, proto.training.learning_rates):
     del changes[:]

@@ -101,12 +101,15 @@ def test_what_is_wrong_with_a_setting_by_round_is_said() -> None:
         Spec.from_bytes(proto.SerializeToString(deterministic=True))
 
 
-def test_only_masks_are_tied() -> None:
-    model = replace(SPEC.model, tie=2)
+@pytest.mark.parametrize("change", ["tie", "terms"])
+def test_only_masks_are_tied_or_of_sums(change: str) -> None:
+    first, *rest = SPEC.model.layers
+    fields = {"tie": 2} if change == "tie" else {"layers": (replace(first, terms=2), *rest)}
+    model = replace(SPEC.model, **fields)
     tied = replace(SPEC, model=model)
     assert Spec.from_bytes(tied.to_bytes()) == tied
     other = replace(tied, protocol=FedAvgProtocol(0.5), method="fedavg")
-    with pytest.raises(MalformedFrame, match=r"^tied masks: got fedavg; wanted mask$"):
+    with pytest.raises(MalformedFrame, match=r"^tied masks or sums: got fedavg; wanted mask$"):
         Spec.from_bytes(other.to_bytes())
 
 
