@@ -132,12 +132,27 @@ def learn(protocol: MaskProtocol, round_: int, p_hat: NDArray[np.int32], tally: 
     return learnt
 
 
+def forget(protocol: MaskProtocol, p_hat: NDArray[np.int32], q: NDArray[np.uint16]) -> NDArray[np.int32]:
+    """Returns p_hat after it has gone back a part of its way from q, a new array.
+
+    Args:
+        protocol: For the leak.
+        p_hat: int32 [n], 0 .. UNIT.
+        q: uint16 [n], what the round's clients began from.
+    """
+    forgot = p_hat.copy()
+    for block in _blocks(p_hat.size):
+        away = forgot[block].astype(np.int64) - q[block].astype(np.int64) * _PER_LEVEL
+        forgot[block] += -away * protocol.leak // 256
+    return forgot
+
+
 def settle(
     protocol: MaskProtocol, round_: int, p_hat: NDArray[np.int32], k: NDArray[np.int8], q: NDArray[np.uint16]
 ) -> NDArray[np.int8]:
     """Returns k, moved by whole strides where p_hat has left the dead zone, half a stride around q.
 
-    What is not told stays in p_hat; nothing is lost, only delayed.
+    What is not told stays in p_hat, but for its leak.
 
     Args:
         protocol: For step and stride.

@@ -105,11 +105,14 @@ class MaskMethod:
     def commit(self, public: PublicState, private: Private, votes: FlipTally) -> tuple[PublicState, Private]:
         """See `Method`."""
         round_ = public.round + 1
+        q = self.levels.at(public.values)
         p_hat = tally.learn(self.protocol, round_, private[0], votes.flips)
+        if votes.flips.num_votes:
+            p_hat = tally.forget(self.protocol, p_hat, q)
         learnt: Private = (p_hat,)
         if self.protocol.window > 1:
             learnt = (p_hat, tally.average(self.protocol, round_, private[1], p_hat))
-        k = tally.settle(self.protocol, round_, p_hat, public.values, self.levels.at(public.values))
+        k = tally.settle(self.protocol, round_, p_hat, public.values, q)
         # What decides the weights is told at once, the rest of p_hat when it is worth it.
         after = PublicState(round_, tally.agree(self.protocol, p_hat, k, self._starts))
         return self.released(after, learnt) if round_ == self.spec.num_rounds else after, learnt

@@ -2,10 +2,11 @@
 
     rule         mask m of the scores s                                   gradient handed to s
     topk:K       the share K with the largest |s| of each layer           dL/dm * sign(s), kept or dropped
-    threshold    p > 1/2 with p = sigmoid(s)                              dL/dm * p * (1 - p)
+    threshold    s > 0, as p > 1/2 with p = sigmoid(s)                    dL/dm
     bernoulli    drawn, 1 with probability p; in evaluation p > 1/2       dL/dm * p * (1 - p)
 
-The weight is w = m * frozen, so dL/dm = dL/dw * frozen: the step of the mask is taken straight through.
+The weight is w = m * frozen, so dL/dm = dL/dw * frozen: the step of the mask is taken straight through. `threshold`
+leaves out the slope of the sigmoid, which would all but stop a score that has become large.
 
 Source: topk is edge-popup (Ramanujan et al., CVPR 2020) as PEMN uses it (NeurIPS 2022, equations 2 and 3).
 """
@@ -107,7 +108,7 @@ class ScoreRule:
             float32, shaped as `scores`.
         """
         mask = self.mask(scores, training=training, uniform=uniform)
-        weights: Tensor = _StraightThrough.apply(scores, frozen, mask, self.kind == "topk")  # type: ignore[no-untyped-call]
+        weights: Tensor = _StraightThrough.apply(scores, frozen, mask, self.kind)  # type: ignore[no-untyped-call]
         return weights
 
 
@@ -116,25 +117,27 @@ PAPER_RULE = ScoreRule("topk", 0.5)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Masks the weights; takes the mask for the identity (by sign: for |s|) or for the sigmoid on the way back."""
+    """Masks the weights; on the way back takes the mask for |s| (topk), s (threshold) or the sigmoid (bernoulli)."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(scores: Tensor, frozen: Tensor, mask: Tensor, by_sign: bool) -> Tensor:
+    def forward(scores: Tensor, frozen: Tensor, mask: Tensor, kind: str) -> Tensor:
         # As pemn.rebuild does: a product would leave -0.0 in the place of negative weights, and where() is 15 times
         # as slow on a CPU.
         return (frozen.view(torch.int32) & -mask.to(torch.int32)).view(torch.float32)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
-        scores, frozen, _, ctx.by_sign = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, str], output: Tensor) -> None:
+        scores, frozen, _, ctx.kind = inputs
         ctx.save_for_backward(scores, frozen)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         scores, frozen = ctx.saved_tensors
-        if ctx.by_sign:
+        if ctx.kind == "threshold":
+            return grad * frozen, None, None, None
+        if ctx.kind == "topk":
             return grad * frozen * scores.sign(), None, None, None
         return torch.ops.aten.sigmoid_backward(grad * frozen, scores.sigmoid()), None, None, None
 

@@ -20,7 +20,7 @@ _ETA_DEN = 1000
 _FEDPM_SPREAD = 1.0
 _ONLY_FOR = {
     **dict.fromkeys(
-        ("strategy", "step", "server_step", "averaging", "spread", "gain", "tie", "terms"), ("mask",)
+        ("strategy", "step", "server_step", "leak", "averaging", "spread", "gain", "tie", "terms"), ("mask",)
     ),
     "momentum": ("fedavg", "fedavg-int8", "stc"),
     "share": ("stc",),
@@ -106,6 +106,7 @@ def _mask(options: RunOptions) -> MaskProtocol:
         start_levels=normal_start_levels(options.spread),
         stride=distances.map(lambda distance: distance // finest),
         window=options.averaging,
+        leak=round(options.leak * 256),
     )
 
 

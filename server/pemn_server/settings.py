@@ -58,6 +58,12 @@ class RunOptions(BaseModel):
         default="0.5", description="distance of two public levels, as a probability, 1/128 .. below 1"
     )
     server_step: ScheduleText = Field(default="1", description="how far the server follows the votes, eta")
+    leak: float = Field(
+        default=0.25,
+        ge=0,
+        le=255 / 256,
+        description="what part the server forgets each round of what was learnt and has not been told, in 1/256",
+    )
     averaging: Positive = Field(
         default=5,
         le=limits.MAX_WINDOW,

@@ -197,7 +197,11 @@ def _tied() -> Spec:
     spec = _spec((12, 9), (10, 12), run_id=7, step=4096)
     first, last = spec.model.layers
     protocol = replace(
-        spec.mask, eta_num=Schedule(((1, 2), (3, 1))), stride=Schedule(((1, 4), (2, 2), (3, 1))), window=2
+        spec.mask,
+        eta_num=Schedule(((1, 2), (3, 1))),
+        stride=Schedule(((1, 4), (2, 2), (3, 1))),
+        window=2,
+        leak=64,
     )
     training = replace(spec.training, learning_rate=Schedule(((1, 0.5), (2, 0.25))), logit_adjustment=1.0)
     return replace(

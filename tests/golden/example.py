@@ -161,7 +161,7 @@ def example() -> dict[str, bytes]:
             f"hash of the flips of slot {slot}": flips_hash,
             f"answer: update of slot {slot}": content(update=update),
         }
-    p_hat = r.learn(rule, 1, r.start_p_hat(rule), votes)
+    p_hat = r.forget(rule, r.learn(rule, 1, r.start_p_hat(rule), votes), q_0)
     k_1 = r.agree(rule, p_hat, r.settle(rule, 1, p_hat, k_0))
     q_1, hash_1 = rule.q(k_1), r.state_hash(RUN_ID, 1, k_1)
     moves = r.encode_moves(r.Base(rule, k_0), k_1)

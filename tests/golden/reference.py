@@ -191,6 +191,7 @@ class Rule:
     lower_levels: tuple[int, ...] = ()
     strides: Changes = ((1, 1),)
     window: int = 1
+    leak: int = 0
 
     @property
     def num_params(self) -> int:
@@ -322,6 +323,10 @@ def learn(rule: Rule, r: int, p_hat: Sequence[int], votes: Sequence[Sequence[int
         clip(p + (eta_num * t * UNIT) // (rule.eta_den * len(votes)), 0, UNIT)
         for p, t in zip(p_hat, tally, strict=True)
     ]
+
+
+def forget(rule: Rule, p_hat: Sequence[int], q: Sequence[int]) -> list[int]:
+    return [p + (256 * q_i - p) * rule.leak // 256 for p, q_i in zip(p_hat, q, strict=True)]
 
 
 def settle(rule: Rule, r: int, p_hat: Sequence[int], k: Sequence[int]) -> list[int]:

@@ -52,6 +52,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (4, "start_level_deltas", "uint32*"),
         (5, "strides", "Count*"),
         (6, "window", "uint32"),
+        (7, "leak", "uint32"),
     ],
     "FedPMProtocol": [(1, "start_level_deltas", "uint32*")],
     "FedAvgProtocol": [(1, "momentum", "float")],
@@ -380,6 +381,7 @@ def check_spec(spec: Message) -> None:
         protocol = spec["mask"]
         for field, least, most in (("step", 512, 65535), ("eta_den", 1, 65535), ("window", 1, 4096)):
             _within(protocol, field, least, most)
+        check(protocol.get("leak", 0) <= 255, "leak")
         check_schedule(protocol.get("eta_nums", []), 1, 65535)
         check_schedule(protocol.get("strides", []), 1, min(127, 65535 // protocol["step"]))
     else:
@@ -485,6 +487,7 @@ def rule_of(spec: Message) -> Rule:
         lower_levels=levels_of(protocol),
         strides=strides,
         window=protocol["window"],
+        leak=protocol.get("leak", 0),
     )
 
 

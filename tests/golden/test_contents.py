@@ -203,6 +203,7 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     # The example's step is a quarter.
     (TASK, "spec.mask.strides", [schedule(1, 3, 5, 1), schedule(1, 3)], [*NO_SCHEDULES, schedule(1, 4)]),
     (TASK, "spec.mask.window", [1, 4096], [0, 4097]),
+    (TASK, "spec.mask.leak", [0, 1, 255], [256, 2**32 - 1]),
     (TASK, "spec.mask", [finest(127)], [finest(128)]),
     (
         TASK,

@@ -191,8 +191,14 @@ def test_gradient_of_topk() -> None:
     assert gradient("topk:0.5", scores, frozen, of_weights).tolist() == [20.0, 30.0, 50.0, 3.5, 0.0]
 
 
-@pytest.mark.parametrize("rule", ["threshold", "bernoulli"])
-def test_gradient_through_the_sigmoid(rule: str) -> None:
+def test_gradient_of_threshold() -> None:
+    """dL/ds = dL/dw * w, kept or dropped, however large the score is."""
+    scores, frozen = torch.tensor([0.5, -2.0, 9.0, -0.1]), torch.tensor([2.0, -3.0, 5.0, -7.0])
+    found = gradient("threshold", scores, frozen, torch.tensor([10.0, 10.0, 1.0, 0.5]))
+    assert found.tolist() == [20.0, -30.0, 5.0, -3.5]
+
+
+def test_gradient_through_the_sigmoid() -> None:
     """dL/ds = dL/dw * w * p * (1 - p), kept or dropped:
 
     s      ln 3        -ln 3       0        ln 9
@@ -204,7 +210,7 @@ def test_gradient_through_the_sigmoid(rule: str) -> None:
     """
     scores = torch.tensor([math.log(3), -math.log(3), 0.0, math.log(9)])
     frozen = torch.tensor([2.0, -16.0, 4.0, -10.0])
-    found = gradient(rule, scores, frozen, torch.tensor([8.0, 1.0, -1.0, 5.0]))
+    found = gradient("bernoulli", scores, frozen, torch.tensor([8.0, 1.0, -1.0, 5.0]))
     torch.testing.assert_close(found, torch.tensor([3.0, -3.0, -1.0, -4.5]))
 
 
