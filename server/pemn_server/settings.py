@@ -59,7 +59,7 @@ class RunOptions(BaseModel):
     )
     server_step: ScheduleText = Field(default="1", description="how far the server follows the votes, eta")
     leak: float = Field(
-        default=0.25,
+        default=0.1,
         ge=0,
         le=255 / 256,
         description="what part the server forgets each round of what was learnt and has not been told, in 1/256",
