@@ -113,7 +113,7 @@ def taken_port() -> Iterator[int]:
         ),
         (["--epochs", "10000000000"], CONFIG, "epochs"),
         (["--learning-rate", "1e-50"], CONFIG, "ascending rounds from 2; in --learning-rate"),
-        (["--model", "mlp-99999-99999"], CONFIG, "network that no file can hold: number of weights"),
+        (["--model", "mlp-99999-99999"], CONFIG, "network that no file can hold: number of values"),
         (["--clients", "2000000"], CONFIG, "clients"),
     ],
 )
@@ -244,7 +244,7 @@ def test_older_protocol_version(command: Command, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(limits, "PROTOCOL_VERSION", 0)  # the client's; the server has read its own
         code, complaint = command(*client(server.address, "--insecure", "--shard", "0/2"))
     assert code == PROTOCOL
-    assert "protocol version: got 0; wanted 5" in complaint
+    assert "protocol version: got 0; wanted 6" in complaint
 
 
 def test_another_number_of_shards(command: Command) -> None:
