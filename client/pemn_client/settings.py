@@ -38,6 +38,7 @@ class StartSettings(BaseSettings):
         description="network from code that is installed here, PKG:FACTORY or timm:NAME, if the run's is one",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where to train")
+    half: bool = Field(default=False, description="train in bfloat16 (autocast)")
     threads: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="torch threads; cores divided by local processes if not given"
     )

@@ -29,7 +29,12 @@ def start(settings: StartSettings) -> None:
     choose_device(settings.device)  # here, where a wrong one stops nobody else
     store = FileStore(settings.store or Path(f"pemn-store-{settings.slot}"))
     factory = TrainerFactory(
-        settings.dataset, settings.data_dir, settings.num_slots, settings.device, settings.model
+        settings.dataset,
+        settings.data_dir,
+        settings.num_slots,
+        settings.device,
+        settings.model,
+        half=settings.half,
     )
     node = Node(settings.slot, store, factory)
     app, context = client_app(lambda _: node), node_context(settings.slot, settings.num_slots)

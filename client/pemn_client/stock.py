@@ -79,6 +79,7 @@ def _node_of(context: Context) -> Node:
         _text(context, "model"),
         clock=no_clock,
         methods=(_text(context, "method") or "mask",),
+        half=(_text(context, "half") or "false").lower() == "true",
     )
     folder = Path(_text(context, "store") or f"runs/flower-{context.run_id}/clients")
     return SharedNodes(folder, make_trainer, int(threads))(context)

@@ -38,6 +38,7 @@ class TrainerFactory:
         model: The network from installed code (`PKG:FACTORY`, `timm:NAME`) that the run may use, if any.
         clock: Seconds, for what is told of the time that training took.
         methods: That the run may have. By default only the one that promises masks and nothing else.
+        half: Whether to train in bfloat16; see `LocalTrainer`.
     """
 
     dataset: str | None = None
@@ -47,6 +48,7 @@ class TrainerFactory:
     model: str | None = None
     methods: tuple[str, ...] = ("mask",)
     clock: Callable[[], float] = time.monotonic
+    half: bool = False
 
     def __call__(self, spec: Spec, slot: int) -> LocalTrainer:
         """Returns the trainer of one slot.
@@ -86,7 +88,7 @@ class TrainerFactory:
         _LOG.info("slot %d has %d of the %d images of %s", slot, len(mine), len(data.labels), data.name)
         images = spec.model.input.normalise(data.images[mine])
         device = choose_device(self.device)
-        return local_trainer(spec, images, data.labels[mine], slot, device, self.clock)
+        return local_trainer(spec, images, data.labels[mine], slot, device, self.clock, self.half)
 
 
 @lru_cache(maxsize=1)

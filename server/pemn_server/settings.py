@@ -189,6 +189,10 @@ class SimulateSettings(BaseSettings, RunOptions):
     share: float = Field(
         default=0.01, gt=0, le=1, description="of the weights, that a message of stc changes"
     )
+    half: bool = Field(
+        default=False,
+        description="clients train in bfloat16 (autocast): sooner where the processor or GPU has it",
+    )
     workers: Annotated[int, Field(ge=1, le=256)] = Field(
         default=1, description="processes that train clients at the same time, on this machine's cores"
     )

@@ -214,6 +214,7 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
         model=settings.model,
         methods=(plan.spec.method,),
         clock=no_clock,
+        half=settings.half,
     )
     with _trainers(settings, make_trainer) as trainers:
         try:
