@@ -132,18 +132,22 @@ def learn(protocol: MaskProtocol, round_: int, p_hat: NDArray[np.int32], tally: 
     return learnt
 
 
-def forget(protocol: MaskProtocol, p_hat: NDArray[np.int32], q: NDArray[np.uint16]) -> NDArray[np.int32]:
+def forget(
+    protocol: MaskProtocol, round_: int, p_hat: NDArray[np.int32], q: NDArray[np.uint16]
+) -> NDArray[np.int32]:
     """Returns p_hat after it has gone back a part of its way from q, a new array.
 
     Args:
-        protocol: For the leak.
+        protocol: For what it keeps of that way.
+        round_: Which round, from 1.
         p_hat: int32 [n], 0 .. UNIT.
         q: uint16 [n], what the round's clients began from.
     """
-    forgot = p_hat.copy()
+    forgot, keep = np.empty_like(p_hat), protocol.keep.at(round_)
     for block in _blocks(p_hat.size):
-        away = forgot[block].astype(np.int64) - q[block].astype(np.int64) * _PER_LEVEL
-        forgot[block] += -away * protocol.leak // 256
+        at = q[block].astype(np.int32) * _PER_LEVEL
+        away = (p_hat[block] - at).astype(np.int64)
+        forgot[block] = at + away * keep // 256
     return forgot
 
 

@@ -108,7 +108,7 @@ class MaskMethod:
         q = self.levels.at(public.values)
         p_hat = tally.learn(self.protocol, round_, private[0], votes.flips)
         if votes.flips.num_votes:
-            p_hat = tally.forget(self.protocol, p_hat, q)
+            p_hat = tally.forget(self.protocol, round_, p_hat, q)
         learnt: Private = (p_hat,)
         if self.protocol.window > 1:
             learnt = (p_hat, tally.average(self.protocol, round_, private[1], p_hat))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-PROTOCOL_VERSION = 6
+PROTOCOL_VERSION = 7
 """Raised whenever bytes change their meaning; two ends with different versions do not talk."""
 
 MAX_PARAMS = 1 << 28

@@ -17,6 +17,7 @@ from pemn.wire.checks import check, check_round, is_minus_zero
 from pemn.wire.v1 import messages_pb2 as pb
 
 _ONCE = Schedule.always(1)
+_ALL = Schedule.always(256)
 
 
 def counts(schedule: Schedule[int]) -> list[pb.Count]:
@@ -90,7 +91,7 @@ class MaskProtocol:
             is 65536 minus these. Empty: every weight starts at 1/2.
         stride: k moves by multiples of so many steps, each 1 .. MAX_STRIDE and less than a probability of 1; by round.
         window: Over about how many rounds the released model is averaged, 1 .. MAX_WINDOW; 1: it is p_hat.
-        leak: What part of its distance to q p_hat forgets each round, in 1/256, 0 .. 255.
+        keep: What part of its distance to q p_hat keeps each round, in 1/256, 1 .. 256; by round.
     """
 
     step: int
@@ -99,7 +100,7 @@ class MaskProtocol:
     start_levels: tuple[int, ...]
     stride: Schedule[int] = _ONCE
     window: int = 1
-    leak: int = 0
+    keep: Schedule[int] = _ALL
 
     def to_proto(self) -> pb.MaskProtocol:
         """Returns the protobuf form."""
@@ -110,7 +111,7 @@ class MaskProtocol:
             start_level_deltas=_deltas(self.start_levels),
             strides=counts(self.stride),
             window=self.window,
-            leak=self.leak,
+            keeps=counts(self.keep),
         )
 
     @classmethod
@@ -124,7 +125,6 @@ class MaskProtocol:
             ("step", limits.MIN_STEP, 65535),
             ("eta_den", 1, 65535),
             ("window", 1, limits.MAX_WINDOW),
-            ("leak", 0, 255),
         ):
             value = getattr(proto, name)
             check(least <= value <= most, name, got=value, wanted=f"{least} .. {most}")
@@ -136,7 +136,7 @@ class MaskProtocol:
             start_levels=_start_levels(proto.start_level_deltas),
             stride=read_counts(proto.strides, "stride", most),
             window=proto.window,
-            leak=proto.leak,
+            keep=read_counts(proto.keeps, "keep", 256),
         )
 
 

@@ -32,6 +32,7 @@ _MAX_COUNT = {
     "FedPMProtocol.start_level_deltas": limits.MAX_START_LEVELS // 2,
     "MaskProtocol.eta_nums": limits.MAX_CHANGES,
     "MaskProtocol.strides": limits.MAX_CHANGES,
+    "MaskProtocol.keeps": limits.MAX_CHANGES,
     "LocalTraining.learning_rates": limits.MAX_CHANGES,
     "Artifact.provenance": limits.MAX_PROVENANCE,
     "Artifact.start_edges": limits.MAX_START_EDGES,

@@ -98,6 +98,7 @@ def _mask(options: RunOptions) -> MaskProtocol:
     if finest < limits.MIN_STEP:
         wanted = f"multiples of one step, at least 1/{ONE // limits.MIN_STEP}"
         raise ConfigError("steps by round", got=options.step, wanted=wanted, where="--step")
+    leaks = parse_schedule(options.leak, 0, 255 / 256, "--leak")
     etas = parse_schedule(options.server_step, 1 / _ETA_DEN, 65, "--server-step")
     return MaskProtocol(
         step=finest,
@@ -106,7 +107,7 @@ def _mask(options: RunOptions) -> MaskProtocol:
         start_levels=normal_start_levels(options.spread),
         stride=distances.map(lambda distance: distance // finest),
         window=options.averaging,
-        leak=round(options.leak * 256),
+        keep=leaks.map(lambda leak: 256 - round(leak * 256)),
     )
 
 

@@ -45,8 +45,8 @@ class RunOptions(BaseModel):
     batch_size: Positive = Field(default=64, le=1 << 20, description="images a step")
     learning_rate: ScheduleText | None = Field(
         default=None,
-        description="of the clients' optimizer; by default 0.3 for mask, 0.1 for the others. Like step and "
-        "server-step it may change by round: 0.3,12:0.1 is 0.3, and 0.1 from round 12 on",
+        description="of the clients' optimizer; by default 0.3 for mask, 0.1 for the others. Like step, "
+        "server-step and leak it may change by round: 0.3,12:0.1 is 0.3, and 0.1 from round 12 on",
     )
     logit_adjustment: float = Field(
         default=1.0,
@@ -58,10 +58,8 @@ class RunOptions(BaseModel):
         default="0.5", description="distance of two public levels, as a probability, 1/128 .. below 1"
     )
     server_step: ScheduleText = Field(default="1", description="how far the server follows the votes, eta")
-    leak: float = Field(
-        default=0.1,
-        ge=0,
-        le=255 / 256,
+    leak: ScheduleText = Field(
+        default="0.1",
         description="what part the server forgets each round of what was learnt and has not been told, in 1/256",
     )
     averaging: Positive = Field(

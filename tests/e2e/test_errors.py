@@ -244,7 +244,7 @@ def test_older_protocol_version(command: Command, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(limits, "PROTOCOL_VERSION", 0)  # the client's; the server has read its own
         code, complaint = command(*client(server.address, "--insecure", "--shard", "0/2"))
     assert code == PROTOCOL
-    assert "protocol version: got 0; wanted 6" in complaint
+    assert "protocol version: got 0; wanted 7" in complaint
 
 
 def test_another_number_of_shards(command: Command) -> None:

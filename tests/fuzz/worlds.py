@@ -201,7 +201,7 @@ def _tied() -> Spec:
         eta_num=Schedule(((1, 2), (3, 1))),
         stride=Schedule(((1, 4), (2, 2), (3, 1))),
         window=2,
-        leak=64,
+        keep=Schedule(((1, 256), (2, 192))),
     )
     training = replace(spec.training, learning_rate=Schedule(((1, 0.5), (2, 0.25))), logit_adjustment=1.0)
     return replace(

@@ -38,7 +38,7 @@ MODEL: Message = {
     "tie": 1,
 }
 SPEC: Message = {
-    "protocol_version": 6,
+    "protocol_version": 7,
     "run_id": RUN_ID,
     "model": MODEL,
     "mask": {
@@ -48,6 +48,7 @@ SPEC: Message = {
         "start_level_deltas": [3277, 6553, 9831, 9830],
         "strides": [{"from_round": 1, "value": 1}],
         "window": 1,
+        "keeps": [{"from_round": 1, "value": 256}],
     },
     "training": {
         "epochs": 3,
@@ -161,7 +162,7 @@ def example() -> dict[str, bytes]:
             f"hash of the flips of slot {slot}": flips_hash,
             f"answer: update of slot {slot}": content(update=update),
         }
-    p_hat = r.forget(rule, r.learn(rule, 1, r.start_p_hat(rule), votes), q_0)
+    p_hat = r.forget(rule, 1, r.learn(rule, 1, r.start_p_hat(rule), votes), q_0)
     k_1 = r.agree(rule, p_hat, r.settle(rule, 1, p_hat, k_0))
     q_1, hash_1 = rule.q(k_1), r.state_hash(RUN_ID, 1, k_1)
     moves = r.encode_moves(r.Base(rule, k_0), k_1)
@@ -170,7 +171,7 @@ def example() -> dict[str, bytes]:
     error = {"code": 47, "text": "no spec of this run"}
     task = content(broadcast=second)
     part = {"message_id": 3, "size": len(task), "action": "query", "offset": 0, "data": task}
-    hello = {"protocol_version": 6, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
+    hello = {"protocol_version": 7, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
     return out | {
         "tally": struct.pack(f"<{rule.num_params}b", *map(sum, zip(*votes, strict=True))),
         "p_hat after round 1": struct.pack(f"<{rule.num_params}i", *p_hat),

@@ -191,7 +191,7 @@ class Rule:
     lower_levels: tuple[int, ...] = ()
     strides: Changes = ((1, 1),)
     window: int = 1
-    leak: int = 0
+    keeps: Changes = ((1, 256),)
 
     @property
     def num_params(self) -> int:
@@ -325,8 +325,9 @@ def learn(rule: Rule, r: int, p_hat: Sequence[int], votes: Sequence[Sequence[int
     ]
 
 
-def forget(rule: Rule, p_hat: Sequence[int], q: Sequence[int]) -> list[int]:
-    return [p + (256 * q_i - p) * rule.leak // 256 for p, q_i in zip(p_hat, q, strict=True)]
+def forget(rule: Rule, r: int, p_hat: Sequence[int], q: Sequence[int]) -> list[int]:
+    keep = holds(rule.keeps, r)
+    return [256 * q_i + (p - 256 * q_i) * keep // 256 for p, q_i in zip(p_hat, q, strict=True)]
 
 
 def settle(rule: Rule, r: int, p_hat: Sequence[int], k: Sequence[int]) -> list[int]:

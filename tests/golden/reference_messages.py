@@ -52,7 +52,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (4, "start_level_deltas", "uint32*"),
         (5, "strides", "Count*"),
         (6, "window", "uint32"),
-        (7, "leak", "uint32"),
+        (7, "keeps", "Count*"),
     ],
     "FedPMProtocol": [(1, "start_level_deltas", "uint32*")],
     "FedAvgProtocol": [(1, "momentum", "float")],
@@ -371,7 +371,7 @@ METHODS = {"mask", "fedpm", "fedpm_counts", "fedavg", "fedavg_int8", "stc"}
 
 
 def check_spec(spec: Message) -> None:
-    check(spec.get("protocol_version") == 6, "protocol version")
+    check(spec.get("protocol_version") == 7, "protocol version")
     check_model(spec.get("model", {}))
     check("floats" not in spec["model"], "floats in a federation")
     training, data = (spec.get(name, {}) for name in ("training", "data"))
@@ -381,8 +381,8 @@ def check_spec(spec: Message) -> None:
         protocol = spec["mask"]
         for field, least, most in (("step", 512, 65535), ("eta_den", 1, 65535), ("window", 1, 4096)):
             _within(protocol, field, least, most)
-        check(protocol.get("leak", 0) <= 255, "leak")
         check_schedule(protocol.get("eta_nums", []), 1, 65535)
+        check_schedule(protocol.get("keeps", []), 1, 256)
         check_schedule(protocol.get("strides", []), 1, min(127, 65535 // protocol["step"]))
     else:
         check(spec["model"]["tie"] == 1, "tie of another method")
@@ -474,9 +474,9 @@ def bit_sizes_of(model: Message) -> tuple[int, ...]:
 
 def rule_of(spec: Message) -> Rule:
     model, protocol = spec["model"], spec["mask"]
-    eta_nums, strides = (
+    eta_nums, strides, keeps = (
         tuple((change["from_round"], change["value"]) for change in protocol[name])
-        for name in ("eta_nums", "strides")
+        for name in ("eta_nums", "strides", "keeps")
     )
     return Rule(
         seed=model.get("seed", 0),
@@ -487,7 +487,7 @@ def rule_of(spec: Message) -> Rule:
         lower_levels=levels_of(protocol),
         strides=strides,
         window=protocol["window"],
-        leak=protocol.get("leak", 0),
+        keeps=keeps,
     )
 
 

@@ -195,7 +195,7 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     (TASK, "spec.model.input.class_names", [["a", "a"], [LONG]], [[], [""], [LONG + "x"]]),
     (TASK, "spec.model.tie", [1, 2, 256], [0, 257, 2**32 - 1]),
     (TASK, "spec.model.layers.0.terms", [1, 2, 64], [0, 65, 2**32 - 1]),
-    (TASK, "spec.protocol_version", [6], [0, 5, 7]),
+    (TASK, "spec.protocol_version", [7], [0, 6, 8]),
     (TASK, "spec.num_rounds", [1, 2**31 - 1], [0, 2**31]),
     (TASK, "spec.mask.step", [512, 65535], [0, 511, 65536]),
     (TASK, "spec.mask.eta_nums", [*SCHEDULES, schedule(1, 65535)], [*NO_SCHEDULES, schedule(1, 65536)]),
@@ -203,7 +203,7 @@ BOUNDS: list[tuple[Message, str, list[Any], list[Any]]] = [
     # The example's step is a quarter.
     (TASK, "spec.mask.strides", [schedule(1, 3, 5, 1), schedule(1, 3)], [*NO_SCHEDULES, schedule(1, 4)]),
     (TASK, "spec.mask.window", [1, 4096], [0, 4097]),
-    (TASK, "spec.mask.leak", [0, 1, 255], [256, 2**32 - 1]),
+    (TASK, "spec.mask.keeps", [schedule(1, 1), schedule(1, 256, 5, 9)], [*NO_SCHEDULES, schedule(1, 257)]),
     (TASK, "spec.mask", [finest(127)], [finest(128)]),
     (
         TASK,

@@ -181,7 +181,7 @@ def test_an_error() -> None:
 
 
 def test_the_frames_of_the_link() -> None:
-    hello = pb.Hello(protocol_version=6, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
+    hello = pb.Hello(protocol_version=7, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
     frame = EXAMPLE["link: hello of slot 1"]
     same(pb.SessionRequest(hello=hello).SerializeToString(), frame)
     assert parse_request(frame).hello == hello

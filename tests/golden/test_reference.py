@@ -151,9 +151,9 @@ def rule(draw: random.Random, sizes: tuple[int, ...], least_step: int = 1) -> tu
     strides = schedule(draw, [1, 2, 3, 7, 64, 127], min(127, 65535 // step))
     window = draw.choice([1, 2, 5, 4096])
     seed = draw.getrandbits(64)
-    leak = draw.choice([0, 1, 64, 255])
-    protocol = MaskProtocol(step, Schedule(eta_nums), eta_den, lower, Schedule(strides), window, leak)
-    plain = reference.Rule(seed, sizes, step, eta_nums, eta_den, lower, strides, window, leak)
+    keeps = schedule(draw, [1, 64, 192, 255, 256], 256)
+    protocol = MaskProtocol(step, Schedule(eta_nums), eta_den, lower, Schedule(strides), window, Schedule(keeps))
+    plain = reference.Rule(seed, sizes, step, eta_nums, eta_den, lower, strides, window, keeps)
     return plain, Levels(protocol, seed, sizes)
 
 
@@ -213,9 +213,9 @@ def test_a_round(draw: random.Random, sizes: tuple[int, ...], num_votes: int) ->
     )
     learnt = tally.learn(levels.protocol, voted, np.array(p_hat, np.int32), votes)
     assert learnt.tolist() == reference.learn(plain, voted, p_hat, plain_votes)
-    forgot = tally.forget(levels.protocol, learnt, q)
+    forgot = tally.forget(levels.protocol, voted, learnt, q)
     assert forgot.dtype == np.int32
-    assert forgot.tolist() == reference.forget(plain, learnt.tolist(), q.tolist())
+    assert forgot.tolist() == reference.forget(plain, voted, learnt.tolist(), q.tolist())
     settled = tally.settle(levels.protocol, voted, learnt, array, q)
     assert settled.tolist() == reference.settle(plain, voted, learnt.tolist(), k)
 

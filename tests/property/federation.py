@@ -50,7 +50,7 @@ def specs(draw: st.DrawFn) -> Spec:
         eta_num=draw(st.just(spec.mask.eta_num) | schedules(65535)),
         stride=draw(st.just(spec.mask.stride) | schedules(most)),
         window=draw(st.sampled_from([1, 2, 5])),
-        leak=draw(st.sampled_from([0, 64, 255])),
+        keep=draw(st.just(spec.mask.keep) | schedules(256)),
     )
     num_rounds = draw(st.sampled_from([1, 2, 3, 4, limits.MAX_ROUND]))
     return replace(spec, protocol=protocol, num_rounds=num_rounds)
@@ -236,7 +236,7 @@ class World:
         self.p_hat = self.p_hat + eta_num * total * UNIT // (rule.eta_den * len(accepted))
         self.p_hat = self.p_hat.clip(0, UNIT)
         base = self.levels.at(self.states[round_ - 1]).astype(np.int64)
-        self.p_hat = self.p_hat + (256 * base - self.p_hat) * rule.leak // 256
+        self.p_hat = 256 * base + (self.p_hat - 256 * base) * of_round(rule.keep, round_) // 256
 
     def _settled(self, round_: int, k: NDArray[np.int8]) -> NDArray[np.int64]:
         """The new k, from p_hat."""

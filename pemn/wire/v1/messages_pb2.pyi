@@ -237,14 +237,12 @@ class MaskProtocol(_message.Message):
     START_LEVEL_DELTAS_FIELD_NUMBER: _builtins.int
     STRIDES_FIELD_NUMBER: _builtins.int
     WINDOW_FIELD_NUMBER: _builtins.int
-    LEAK_FIELD_NUMBER: _builtins.int
+    KEEPS_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """Distance of two levels of q, in 1/65536."""
     eta_den: _builtins.int
     window: _builtins.int
     """Over about how many rounds the released model is averaged; 1: it is p_hat."""
-    leak: _builtins.int
-    """What part of its distance to q p_hat forgets each round, in 1/256, 0 .. 255."""
     @_builtins.property
     def eta_nums(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]:
         """p_hat moves by eta_num / (eta_den * K) a vote; eta_num by round."""
@@ -257,6 +255,10 @@ class MaskProtocol(_message.Message):
     def strides(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]:
         """k moves by multiples of this many steps; by round."""
 
+    @_builtins.property
+    def keeps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Count]:
+        """What part of its distance to q p_hat keeps each round, in 1/256; by round."""
+
     def __init__(
         self,
         *,
@@ -266,11 +268,11 @@ class MaskProtocol(_message.Message):
         start_level_deltas: _abc.Iterable[_builtins.int] | None = ...,
         strides: _abc.Iterable[Global___Count] | None = ...,
         window: _builtins.int = ...,
-        leak: _builtins.int = ...,
+        keeps: _abc.Iterable[Global___Count] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta_den", b"eta_den", "eta_nums", b"eta_nums", "leak", b"leak", "start_level_deltas", b"start_level_deltas", "step", b"step", "strides", b"strides", "window", b"window"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eta_den", b"eta_den", "eta_nums", b"eta_nums", "keeps", b"keeps", "start_level_deltas", b"start_level_deltas", "step", b"step", "strides", b"strides", "window", b"window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -81,7 +81,7 @@ def with_start_levels(*lower: int) -> pb.MaskProtocol:
     deltas = [b - a for a, b in zip((0, *lower), lower, strict=False)]
     once = [pb.Count(from_round=1, value=1)]
     return pb.MaskProtocol(
-        step=512, eta_nums=once, eta_den=1, start_level_deltas=deltas, strides=once, window=1
+        step=512, eta_nums=once, eta_den=1, start_level_deltas=deltas, strides=once, window=1, keeps=once
     )
 
 

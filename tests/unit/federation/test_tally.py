@@ -223,28 +223,34 @@ def test_what_was_learnt_is_a_new_array() -> None:
         assert np.array_equal(before, kept)
 
 
-@given(P_HATS, st.integers(0, 99), st.integers(0, 255))
-def test_what_is_forgotten_is_a_part_of_the_way_from_q(learnt: list[int], seed: int, leak: int) -> None:
-    rule, before = replace(protocol(), leak=leak), np.array(learnt, np.int32)
+@given(P_HATS, st.integers(0, 99), st.integers(1, 256))
+def test_what_is_forgotten_is_a_part_of_the_way_from_q(learnt: list[int], seed: int, keep: int) -> None:
+    rule, before = replace(protocol(), keep=Schedule.always(keep)), np.array(learnt, np.int32)
     q = Levels(rule, seed, (N,)).at(np.random.default_rng(seed).integers(-3, 4, N).astype(np.int8))
-    after = forget(rule, before, q)
+    after = forget(rule, 1, before, q)
     away, left = before - q.astype(np.int64) * 256, after - q.astype(np.int64) * 256
     assert after.dtype == np.int32
-    assert np.abs(left - away * (256 - leak) / 256).max() < 1
+    assert np.abs(left - away * keep / 256).max() < 1
     assert (left * away >= 0).all()  # never beyond q
-    if leak == 0:
+    if keep == 256:
         assert np.array_equal(after, before)
 
 
 def test_what_was_not_told_is_forgotten_but_what_goes_on_is_learnt() -> None:
     """A push of a hundredth a round is not enough for a quarter's leak and a dead zone of a quarter; a tenth is."""
-    rule = replace(protocol(step=32768), leak=64)
+    rule = replace(protocol(step=32768), keep=Schedule.always(192))
     q = np.full(N, 40_000, np.uint16)
     for push, told in ((0.01, False), (0.1, True)):
         p_hat_ = start(q)
         for _ in range(99):
-            p_hat_ = forget(rule, p_hat_ - np.int32(push * UNIT), q)
+            p_hat_ = forget(rule, 1, p_hat_ - np.int32(push * UNIT), q)
         assert bool((settle(rule, 1, p_hat_, np.zeros(N, np.int8), q) != 0).all()) == told
+
+
+def test_what_is_kept_is_that_of_the_round() -> None:
+    rule, q = replace(protocol(), keep=by_round((1, 256), (3, 64))), np.full(N, 40_000, np.uint16)
+    kept = [forget(rule, round_, start(q) + 4096, q) - start(q) for round_ in (1, 2, 3, 9)]
+    assert [set(away.tolist()) for away in kept] == [{4096}, {4096}, {1024}, {1024}]
 
 
 @given(st.integers(1, 65535), P_HATS, st.integers(0, 99))

@@ -354,6 +354,8 @@ def test_the_spec_reads_back() -> None:
         ("mask.eta_den", 65536),
         ("mask.strides", []),
         ("mask.strides", [pb.Count(from_round=1, value=2)]),  # twice half a probability
+        ("mask.keeps", []),
+        ("mask.keeps", [pb.Count(from_round=1, value=257)]),
         ("mask.window", 0),
         ("mask.window", limits.MAX_WINDOW + 1),
         ("mask.start_level_deltas", [66, 1, 1]),  # no power of two
@@ -399,7 +401,7 @@ def test_a_federation_exchanges_no_floats() -> None:
 
 
 def test_another_protocol_version_is_named() -> None:
-    with pytest.raises(WrongProtocol, match=r"protocol version: got 2; wanted 6; in spec"):
+    with pytest.raises(WrongProtocol, match=r"protocol version: got 2; wanted 7; in spec"):
         Spec.from_bytes(changed("protocol_version", 2))
 
 

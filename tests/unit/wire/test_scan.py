@@ -32,6 +32,7 @@ MOST = {
     "start_level_deltas of FedPMProtocol": limits.MAX_START_LEVELS // 2,
     "eta_nums of MaskProtocol": limits.MAX_CHANGES,
     "strides of MaskProtocol": limits.MAX_CHANGES,
+    "keeps of MaskProtocol": limits.MAX_CHANGES,
     "learning_rates of LocalTraining": limits.MAX_CHANGES,
     "provenance of Artifact": limits.MAX_PROVENANCE,
     "start_edges of Artifact": limits.MAX_START_EDGES,
@@ -269,7 +270,7 @@ del proto.model.layers[:], proto.model.input.class_names[:]
 for i in range({limits.MAX_LAYERS}):
     proto.model.layers.add(name=f"{{i:04x}}", shape=[1] * {limits.MAX_DIMENSIONS}, scale=1, terms=1)
 proto.mask.step = 512
-for changes in (proto.mask.eta_nums, proto.mask.strides, proto.training.learning_rates):
+for changes in (proto.mask.eta_nums, proto.mask.strides, proto.mask.keeps, proto.training.learning_rates):
     del changes[:]
     for i in range({limits.MAX_CHANGES}):
         changes.add(from_round=i + 1, value=i % 2 + 1)

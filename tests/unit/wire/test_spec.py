@@ -84,6 +84,7 @@ def test_what_is_wrong_with_a_setting_by_round_is_said() -> None:
     mask, training = SPEC.mask, SPEC.training
     refused("^stride: got 2; wanted 1 .. 1$", protocol=replace(mask, stride=Schedule(((1, 1), (4, 2)))))
     refused("^eta_num: got 65536; wanted 1 .. 65535$", protocol=replace(mask, eta_num=Schedule.always(65536)))
+    refused("^keep: got 257; wanted 1 .. 256$", protocol=replace(mask, keep=Schedule(((1, 9), (2, 257)))))
     refused("^window: got 4097; wanted 1 .. 4096$", protocol=replace(mask, window=4097))
     rate = Schedule(((1, 0.5), (7, 2000.0)))
     refused(
