@@ -30,9 +30,9 @@ class WeightInit:
         rescale: Whether fan_in is each layer's own. If not, it is that of the layer whose values are used, as the
             paper has it: then a layer that takes over the values of a wider one has small weights, which a norm after
             it makes good.
-        terms: How many masked values a weight of the first and of the last layer is the sum of, if that layer has at
-            most 1/64 of the weights: a bit a weight is least enough there, and more bits cost least. Each is smaller
-            by sqrt(terms), so that the weight is as large.
+        terms: If above 1, a weight of the first layer is the sum of so many masked values and one of the last layer of
+            twice as many, each smaller by sqrt(terms), where that layer has at most 1/64 of the weights: a bit a weight
+            is least enough there, and more bits cost least.
     """
 
     distribution: Distribution = Distribution.SIGNED
@@ -48,8 +48,8 @@ class WeightInit:
         """
         if not 0 < self.gain < 1e6:
             raise ConfigError("gain of the weights", got=self.gain, wanted="a number above 0, below 1e6")
-        if not 1 <= self.terms <= MAX_TERMS:
-            raise ConfigError("terms of a weight", got=self.terms, wanted=f"1 .. {MAX_TERMS}")
+        if not 1 <= self.terms <= MAX_TERMS // 2:
+            raise ConfigError("terms of a weight", got=self.terms, wanted=f"1 .. {MAX_TERMS // 2}")
 
 
 _SMALL = 64
@@ -115,7 +115,7 @@ def describe(
     layers = []
     for tensor, count, stream in zip(found.masked, terms, streams, strict=True):
         fan_in = tensor.fan_in if init.rescale else found.masked[stream].fan_in
-        scale = to_float32(init.gain / math.sqrt(fan_in * count))
+        scale = to_float32(init.gain / math.sqrt(fan_in * (init.terms if count > 1 else 1)))
         layers.append(Layer(tensor.name, tensor.shape, scale, count))
     structure = structure_hash(module)
     spec = ModelSpec(
@@ -130,8 +130,11 @@ def describe(
 
 def _terms(sizes: list[int], terms: int) -> list[int]:
     """Returns how many values a weight of each layer is the sum of; see `WeightInit`."""
-    ends = {0, len(sizes) - 1}
-    return [terms if index in ends and size * _SMALL <= sum(sizes) else 1 for index, size in enumerate(sizes)]
+    counts = [1] * len(sizes)
+    for index, count in ((0, terms), (-1, 2 * terms)):
+        if terms > 1 and sizes[index] * _SMALL <= sum(sizes):
+            counts[index] = count
+    return counts
 
 
 def build_seeded(architecture: str, contract: InputContract, seed: int) -> nn.Module:

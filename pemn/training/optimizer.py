@@ -24,8 +24,8 @@ class ScoreAdam(torch.optim.Adam):
     client has hardly more in a round. Here Adam begins as if it had taken a fifth as many steps as the round has: its
     second moments are the mean square of the layer's first gradient, and its first moments 0, so that the steps grow.
 
-    Where weights are sums of T values, their scores' steps are sqrt(T) times shorter. All of them would move a weight
-    together, and its own size is that of sqrt(T) of them: so it moves no faster than others do.
+    Where weights are sums of T values, their scores' steps are shorter by the cube root of T. All of them move a weight
+    together; but they begin at different scores, so that only some of their masks change.
 
     Source: Adam is Kingma and Ba's, ICLR 2015, Algorithm 1; the rest is ours (docs/algorithm.md).
 
@@ -47,7 +47,7 @@ class ScoreAdam(torch.optim.Adam):
             sizes = [size for _, size in run]
             part = slice(begin, begin + sum(sizes))
             self._parts.append((part, sizes))
-            groups.append({"params": [row[part] for row in rows], "lr": learning_rate / math.sqrt(terms)})
+            groups.append({"params": [row[part] for row in rows], "lr": learning_rate / math.cbrt(terms)})
             begin = part.stop
         super().__init__(groups, fused=True)
 

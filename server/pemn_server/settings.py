@@ -81,8 +81,9 @@ class RunOptions(BaseModel):
     )
     terms: Positive = Field(
         default=16,
-        le=limits.MAX_TERMS,
-        description="masked values that a weight of the first and the last layer is the sum of, where these are small",
+        le=limits.MAX_TERMS // 2,
+        description="masked values that a weight of the first layer is the sum of, and half as many as one of the "
+        "last, where these are small; 1: none is",
     )
     seed: int | None = Field(
         default=None, ge=0, lt=1 << 64, description="64-bit seed of everything; drawn if not given"

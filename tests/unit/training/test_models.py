@@ -166,6 +166,31 @@ def test_the_scale_of_a_layer(strategy: str, init: WeightInit, fans: list[int]) 
     assert [layer.scale for layer in spec.layers] == [np.float32(init.gain / math.sqrt(fan)) for fan in fans]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "contract", "terms", "counts"),
+    [
+        ("cnn-64-128-128", CIFAR, 16, [16, 1, 1, 32]),
+        ("cnn-64-128-128", CIFAR, 1, [1, 1, 1, 1]),
+        ("mlp-256-256", CIFAR, 2, [1, 1, 4]),  # its first layer is large
+        ("mlp-16-12", DIGITS, 16, [1, 1, 1]),  # a tenth of it, and more
+    ],
+)
+def test_weights_of_small_ends_are_sums(
+    architecture: str, contract: InputContract, terms: int, counts: list[int]
+) -> None:
+    layers = model_spec(architecture, contract, 7, Strategy("mp"), WeightInit(terms=terms)).layers
+    assert [layer.terms for layer in layers] == counts
+    for layer, count in zip(layers, counts, strict=True):
+        fan_in = math.prod(layer.shape[1:])
+        assert layer.scale == np.float32(2 / math.sqrt(fan_in * (terms if count > 1 else 1)))
+
+
+@pytest.mark.parametrize("terms", [0, -1, 33])
+def test_terms_that_no_layer_can_have(terms: int) -> None:
+    with pytest.raises(ConfigError, match=rf"^terms of a weight: got {terms}; wanted 1 .. 32$"):
+        WeightInit(terms=terms)
+
+
 def test_a_gain_that_is_none() -> None:
     with pytest.raises(ConfigError, match="gain of the weights: got nan"):
         WeightInit(gain=math.nan)
