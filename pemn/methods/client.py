@@ -68,7 +68,9 @@ class Client:
             handed: PublicState = message.change.content
             return handed
         if not (self.method.complete and message.change):
-            if message.base_round == 0:  # a keyframe: it counts for nothing what this client has, or takes for round 0
+            if (
+                message.base_round == 0
+            ):  # a keyframe: it counts for nothing what this client has, or takes for round 0
                 state = self.start()
             if message.base_round != state.round:
                 raise OutOfSync("base round", got=message.base_round, wanted=state.round, where="broadcast")

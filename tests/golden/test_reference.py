@@ -152,7 +152,9 @@ def rule(draw: random.Random, sizes: tuple[int, ...], least_step: int = 1) -> tu
     window = draw.choice([1, 2, 5, 4096])
     seed = draw.getrandbits(64)
     keeps = schedule(draw, [1, 64, 192, 255, 256], 256)
-    protocol = MaskProtocol(step, Schedule(eta_nums), eta_den, lower, Schedule(strides), window, Schedule(keeps))
+    protocol = MaskProtocol(
+        step, Schedule(eta_nums), eta_den, lower, Schedule(strides), window, Schedule(keeps)
+    )
     plain = reference.Rule(seed, sizes, step, eta_nums, eta_den, lower, strides, window, keeps)
     return plain, Levels(protocol, seed, sizes)
 

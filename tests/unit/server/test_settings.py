@@ -92,7 +92,9 @@ def test_leaks_by_round_are_what_is_kept() -> None:
     assert protocol_of().keep == Schedule.always(230)
     assert protocol_of("--leak", "0").keep == Schedule.always(256)
     assert protocol_of("--leak", "0.25,12:0.5,20:0").keep == Schedule(((1, 192), (12, 128), (20, 256)))
-    assert protocol_of("--leak", "0.25,12:0.2501").keep == Schedule.always(192)  # the same, as the wire has it
+    assert protocol_of("--leak", "0.25,12:0.2501").keep == Schedule.always(
+        192
+    )  # the same, as the wire has it
     for wrong in ("1", "-0.1", "0.2,0.3", "much"):
         with pytest.raises(ConfigError, match=r"^schedule: got .*; in --leak$"):
             protocol_of("--leak", wrong)
