@@ -33,7 +33,11 @@ KINDS = ("mask", "drawn", "weights")
 
 
 def trainers(
-    kind: str, epochs: int = 2, architecture: str = "mlp-24", device: torch.device = CPU
+    kind: str,
+    epochs: int = 2,
+    architecture: str = "mlp-24",
+    device: torch.device = CPU,
+    half: bool = False,
 ) -> list[LocalTrainer]:
     data = load("digits", None, "train")
     contract = input_contract("digits", data)
@@ -44,7 +48,7 @@ def trainers(
     for slot, size in enumerate(SHARDS):
         end = begin + size
         plan = LocalTraining(epochs, BATCH_SIZE, Schedule.always(to_float32(0.05)))
-        args = (model, plan, images[begin:end], data.labels[begin:end], slot, device, lambda: 0.0)
+        args = (model, plan, images[begin:end], data.labels[begin:end], slot, device, lambda: 0.0, half)
         match kind:
             case "mask":
                 made.append(MaskTrainer(*args))
@@ -90,6 +94,19 @@ def test_a_cohort_comes_to_what_each_comes_to_alone(kind: str, epochs: int, arch
         assert_close(kind, got, wanted)
         assert metrics.num_images == wanted_metrics.num_images
         assert abs(metrics.loss_milli - wanted_metrics.loss_milli) <= 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cohort_in_half_precision(kind: str) -> None:
+    clients = trainers(kind, 1, "cnn-8-8", half=True)
+    begin = start(kind, clients[0].model)
+    check_cohort(clients[0])
+    alike = []
+    for client, (together, _) in zip(clients, train_cohort(clients, begin, 3), strict=True):
+        moves = [trained.astype(np.float64) - begin for trained in (client.train(begin, 3)[0], together)]
+        alike.append(np.corrcoef(moves)[0, 1])
+    # Of one client alone rounding may change more: what is next to zero grows, step by step.
+    assert np.median(alike) > 0.95
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +20,15 @@ from pemn.schedule import Schedule
 from pemn.spec import ModelSpec, to_float32
 from pemn.training.device import choose_device, set_threads
 from pemn.training.evaluation import accuracy
-from pemn.training.local import MaskTrainer, WeightTrainer, _log_prior, _summed, _untied, unflatten
+from pemn.training.local import (
+    LocalTrainer,
+    MaskTrainer,
+    WeightTrainer,
+    _log_prior,
+    _summed,
+    _untied,
+    unflatten,
+)
 from pemn.training.models import model_spec
 from pemn.training.networks import build
 from pemn.training.scores import ScoreRule
@@ -80,6 +89,29 @@ def test_the_same_call_gives_the_same_scores_and_no_other_does() -> None:
     assert np.array_equal(trainer().train(q, 1)[0], first)
     assert not np.array_equal(trainer().train(q, 2)[0], first)
     assert not np.array_equal(trainer(slot=1).train(q, 1)[0], first)
+
+
+@pytest.mark.parametrize("kind", [MaskTrainer, WeightTrainer])
+def test_half_precision_trains_about_the_same_with_other_bits(kind: type[LocalTrainer]) -> None:
+    model, images, labels = digits_model("cnn-8-8")
+    plan = LocalTraining(1, 64, Schedule.always(to_float32(0.05)))
+    begin = (
+        start(model)
+        if kind is MaskTrainer
+        else np.random.default_rng(5).normal(0, 0.1, model.num_params).astype(np.float32)
+    )
+
+    def train(half: bool) -> tuple[NDArray[np.float64], int]:
+        args = (model, plan, images[:600], labels[:600], 0, CPU, time.monotonic, half)
+        trainer = MaskTrainer(*args) if kind is MaskTrainer else WeightTrainer(0.9, *args)
+        trained, metrics = trainer.train(begin, 1)
+        return trained.astype(np.float64) - begin, metrics.loss_milli
+
+    (moves, loss), (half_moves, half_loss) = train(half=False), train(half=True)
+    assert not np.array_equal(moves, half_moves)
+    assert np.corrcoef(moves, half_moves)[0, 1] > 0.8
+    assert abs(loss - half_loss) < 0.1 * loss
+    assert np.array_equal(train(half=True)[0], half_moves)
 
 
 def test_a_step_is_the_straight_through_gradient_through_adam() -> None:
