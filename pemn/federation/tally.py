@@ -196,22 +196,31 @@ def average(
 
 
 def agree(
-    protocol: MaskProtocol, p_hat: NDArray[np.int32], k: NDArray[np.int8], starts: NDArray[np.uint16]
+    protocol: MaskProtocol,
+    round_: int,
+    p_hat: NDArray[np.int32],
+    k: NDArray[np.int8],
+    starts: NDArray[np.uint16],
 ) -> NDArray[np.int8]:
-    """Returns k, each moved as little as it must so that `q > 1/2` says the same as `p_hat > 1/2`.
+    """Returns k, each moved by as few strides as it must so that `q > 1/2` says the same as `p_hat > 1/2`.
+
+    Whole strides, so that q is not next to 1/2, where the next vote would bring it back.
 
     Args:
-        protocol: For the step.
+        protocol: For step and stride.
+        round_: Which round, from 1.
         p_hat: int32 [n], 0 .. UNIT; or its average.
         k: int8 [n], as it was.
         starts: uint16 [n], the probabilities of k = 0.
     """
+    stride = protocol.stride.at(round_)
     agreed = np.empty_like(k)
     for block in _blocks(k.size):
         # Of the levels up to 1/2, the greatest; the next one is above it. With MIN_STEP both are within an int8.
         below = (HALF - starts[block].astype(np.int32)) // protocol.step
-        kept = np.maximum(k[block], below + 1)
-        agreed[block] = np.where(p_hat[block] > UNIT // 2, kept, np.minimum(k[block], below))
+        strides = (below - k[block]) // stride
+        strides = np.where(p_hat[block] > UNIT // 2, np.maximum(strides + 1, 0), np.minimum(strides, 0))
+        agreed[block] = (k[block] + stride * strides).clip(-MAX_STEPS, MAX_STEPS)
     return agreed
 
 

@@ -114,12 +114,13 @@ class MaskMethod:
             learnt = (p_hat, tally.average(self.protocol, round_, private[1], p_hat))
         k = tally.settle(self.protocol, round_, p_hat, public.values, q)
         # What decides the weights is told at once, the rest of p_hat when it is worth it.
-        after = PublicState(round_, tally.agree(self.protocol, p_hat, k, self._starts))
+        after = PublicState(round_, tally.agree(self.protocol, round_, p_hat, k, self._starts))
         return self.released(after, learnt) if round_ == self.spec.num_rounds else after, learnt
 
     def released(self, public: PublicState, private: Private) -> PublicState:
         """See `Method`; its mask is that of the averaged p_hat."""
-        return PublicState(public.round, tally.agree(self.protocol, private[-1], public.values, self._starts))
+        k = tally.agree(self.protocol, max(public.round, 1), private[-1], public.values, self._starts)
+        return PublicState(public.round, k)
 
     def check_private(self, private: Private) -> None:
         """See `Method`."""

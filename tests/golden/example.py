@@ -163,7 +163,7 @@ def example() -> dict[str, bytes]:
             f"answer: update of slot {slot}": content(update=update),
         }
     p_hat = r.forget(rule, 1, r.learn(rule, 1, r.start_p_hat(rule), votes), q_0)
-    k_1 = r.agree(rule, p_hat, r.settle(rule, 1, p_hat, k_0))
+    k_1 = r.agree(rule, 1, p_hat, r.settle(rule, 1, p_hat, k_0))
     q_1, hash_1 = rule.q(k_1), r.state_hash(RUN_ID, 1, k_1)
     moves = r.encode_moves(r.Base(rule, k_0), k_1)
     second = {"run_id": RUN_ID, "base_round": 0, "round": 1, "state_hash": hash_1, "change": moves}

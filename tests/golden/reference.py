@@ -343,11 +343,12 @@ def average(rule: Rule, r: int, mean: Sequence[int], p_hat: Sequence[int]) -> li
     return [m + (p - m) // min(rule.window, 1 + r // 4) for m, p in zip(mean, p_hat, strict=True)]
 
 
-def agree(rule: Rule, p_hat: Sequence[int], k: Sequence[int]) -> list[int]:
-    agreed = []
+def agree(rule: Rule, r: int, p_hat: Sequence[int], k: Sequence[int]) -> list[int]:
+    stride, agreed = holds(rule.strides, r), []
     for p, k_i, q_start in zip(p_hat, k, rule.start(), strict=True):
-        below = (32768 - q_start) // rule.step
-        agreed.append(max(k_i, below + 1) if p > 1 << 23 else min(k_i, below))
+        strides = ((32768 - q_start) // rule.step - k_i) // stride
+        strides = max(strides + 1, 0) if p > 1 << 23 else min(strides, 0)
+        agreed.append(clip(k_i + stride * strides, -127, 127))
     return agreed
 
 

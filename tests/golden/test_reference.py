@@ -244,18 +244,21 @@ def test_releases(draw: random.Random, sizes: tuple[int, ...]) -> None:
     k = [draw.choice([0, 1, -1, 127, -127, draw.randint(-127, 127)]) for _ in range(sum(sizes))]
     mean = [draw.choice([0, HALF, HALF + 1, 1 << 24, draw.randint(0, 1 << 24)]) for _ in k]
     array, starts = np.array(k, np.int8), levels.at(np.zeros(len(k), np.int8))
-    released = tally.agree(levels.protocol, np.array(mean, np.int32), array, starts)
+    round_ = draw.choice([1, 2, 9])
+    released = tally.agree(levels.protocol, round_, np.array(mean, np.int32), array, starts)
     assert released.dtype == np.int8
-    assert released.tolist() == reference.agree(plain, mean, k)
+    assert released.tolist() == reference.agree(plain, round_, mean, k)
     wanted = [int(m > HALF) for m in mean]
     assert reference.state_mask(plain.q(released.tolist())) == wanted
-    # None has moved that need not, none further than it must.
+    # None has moved that need not, none by a stride more than it must.
+    stride = reference.holds(plain.strides, round_)
     for i, (before, after) in enumerate(zip(k, released.tolist(), strict=True)):
-        nearer = after if before == after else after - 1 if after > before else after + 1
+        moved = after - before
+        nearer = before + (max(moved - stride, 0) if moved > 0 else min(moved + stride, 0))
         near = [*k[:i], nearer, *k[i + 1 :]]
         assert (before == after) == (reference.state_mask(plain.q(k))[i] == wanted[i])
         assert (reference.state_mask(plain.q(near))[i] == wanted[i]) == (before == after)
-    again = tally.agree(levels.protocol, np.array(mean, np.int32), released, starts)
+    again = tally.agree(levels.protocol, round_, np.array(mean, np.int32), released, starts)
     assert again.tolist() == released.tolist()
 
 

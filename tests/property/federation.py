@@ -201,13 +201,15 @@ class World:
             [self.p_hat.tolist()] if self.spec.mask.window == 1 else [self.p_hat.tolist(), self.mean.tolist()]
         )
         settled = self._settled(now.round, before.public.values)
-        shown, settled = self.p_hat, self._agreed(self.p_hat, settled)
+        shown, settled = self.p_hat, self._agreed(now.round, self.p_hat, settled)
         if now.round == self.spec.num_rounds:
-            shown, settled = self.mean, self._agreed(self.mean, settled)
+            shown, settled = self.mean, self._agreed(now.round, self.mean, settled)
         assert np.array_equal(self.levels.mask(now.values).bits(), shown > UNIT // 2)
         assert np.array_equal(now.values, settled)
         released = self.server.method.released(now, self.state.private)
-        assert np.array_equal(released.values, self._agreed(self.mean, now.values.astype(np.int64)))
+        assert np.array_equal(
+            released.values, self._agreed(now.round, self.mean, now.values.astype(np.int64))
+        )
         self._check_past()
 
     def _commit_again(self, before: ServerState, rng: random.Random) -> ServerState:
@@ -245,14 +247,15 @@ class World:
         distance = self.p_hat - 256 * self.levels.at(k).astype(np.int64)
         return (k + stride * ((2 * distance + width) // (2 * width))).clip(-127, 127)
 
-    def _agreed(self, shown: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Of all k whose q says what `shown` says the nearest: the way is tried out, step by step."""
+    def _agreed(self, round_: int, shown: NDArray[np.int64], k: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Of all k whose q says what `shown` says the nearest: the way is tried out, stride by stride."""
+        stride = of_round(self.spec.mask.stride, round_)
         wanted, k = shown > UNIT // 2, k.copy()
         while True:
             kept = self.starts + k * self.spec.mask.step > 32768
             if np.array_equal(kept, wanted):
                 return k
-            k += wanted.astype(np.int64) - kept
+            k = (k + stride * (wanted.astype(np.int64) - kept)).clip(-127, 127)
 
     def _check_past(self) -> None:
         now = self.state.public.round

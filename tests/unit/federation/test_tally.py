@@ -391,21 +391,26 @@ def test_few_rounds_are_averaged_over_a_quarter_of_them() -> None:
     st.sampled_from([limits.MIN_STEP, 513, 4096, 32768, 65535]),
     P_HATS,
     st.lists(st.integers(-127, 127), min_size=N, max_size=N),
+    st.sampled_from([1, 2, 7, 127]),
     st.integers(0, 99),
 )
 def test_a_released_model_is_the_mean_and_no_k_moves_that_need_not(
-    step: int, mean: list[int], before: list[int], seed: int
+    step: int, mean: list[int], before: list[int], stride: int, seed: int
 ) -> None:
-    levels, k = Levels(protocol(step=step), seed, (N,)), np.array(before, np.int8)
+    changes = ((1, 1), (5, stride)) if stride > 1 else ((1, 1),)
+    rule = replace(protocol(step=step), stride=Schedule(changes))
+    levels, k = Levels(rule, seed, (N,)), np.array(before, np.int8)
     starts = levels.at(np.zeros(N, np.int8))
-    released = agree(levels.protocol, np.array(mean, np.int32), k, starts)
+    released = agree(levels.protocol, 5, np.array(mean, np.int32), k, starts)
     wanted = np.array(mean) > UNIT // 2
     assert np.array_equal(levels.at(released) > HALF, wanted)
     right = (levels.at(k) > HALF) == wanted
     assert np.array_equal(released == k, right)
-    nearer = released - np.sign(released.astype(int) - k).astype(np.int8)
+    moved = released.astype(int) - k
+    nearer = (k + np.sign(moved) * np.maximum(np.abs(moved) - stride, 0)).astype(np.int8)
     assert ((levels.at(nearer) > HALF) != wanted)[~right].all()
-    again = agree(levels.protocol, np.array(mean, np.int32), released, starts)
+    assert (moved % stride == 0)[np.abs(released) < 127].all()
+    again = agree(levels.protocol, 5, np.array(mean, np.int32), released, starts)
     assert np.array_equal(again, released)
 
 
@@ -415,6 +420,6 @@ def test_every_weight_can_be_released_either_way() -> None:
     starts = np.array([LOWEST, HIGHEST] * 2, np.uint16)
     mean = np.array([UNIT, UNIT, 0, 0], np.int32)
     for k in (-127, 0, 127):
-        released = agree(rule, mean, np.full(4, k, np.int8), starts)
+        released = agree(rule, 1, mean, np.full(4, k, np.int8), starts)
         q = (starts.astype(int) + released.astype(int) * rule.step).clip(LOWEST, HIGHEST)
         assert (q > HALF).tolist() == [True, True, False, False]
