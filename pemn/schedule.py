@@ -58,28 +58,45 @@ class Schedule(Generic[Value]):
         return Schedule(tuple(changes))
 
 
-def parse_schedule(text: str, low: float, high: float, where: str | None = None) -> Schedule[float]:
-    """Reads `0.3`, or `0.3,12:0.1`: 0.3, and from round 12 on 0.1.
+def parse_schedule(
+    text: str, low: float, high: float, num_rounds: int, where: str | None = None
+) -> Schedule[float]:
+    """Reads `0.3`, or `0.3,12:0.1`: 0.3, and from round 12 on 0.1; or `0.3,60%:0.1`: 0.1 after 60 % of the rounds.
 
     Args:
-        text: One value, then rounds and values.
+        text: One value, then rounds or whole percents, and values.
         low: The least that a value may be.
         high: The greatest.
+        num_rounds: Of the run.
         where: For errors, who has written it.
 
     Raises:
         ConfigError: If it is none, or a value is out of bounds.
     """
-    wanted = f"VALUE or VALUE,ROUND:VALUE,... with values {low:g} .. {high:g} and ascending rounds from 2"
+    values = f"values {low:g} .. {high:g}"
+    wanted = f"VALUE or VALUE,WHEN:VALUE,... with {values} and ascending WHEN: rounds from 2, 1% .. 99%"
     first, *rest = text.split(",")
     try:
         changes = [(1, float(first))]
         for part in rest:
-            round_, value = part.split(":")
-            changes.append((int(round_), float(value)))
+            when, value = part.split(":")
+            round_ = _round_of(when, num_rounds)
+            if when.endswith("%") and round_ == changes[-1][0]:  # the run has few rounds
+                changes.pop()
+                if changes[-1][1] == float(value):
+                    continue
+            changes.append((round_, float(value)))
         schedule = Schedule(tuple(changes))
     except (ValueError, LocalError) as error:
         raise ConfigError("schedule", got=repr(text), wanted=wanted, where=where) from error
     if not all(math.isfinite(value) and low <= value <= high for value in schedule.values):
         raise ConfigError("schedule", got=repr(text), wanted=wanted, where=where)
     return schedule
+
+
+def _round_of(when: str, num_rounds: int) -> int:
+    if not when.endswith("%"):
+        return int(when)
+    if not 1 <= (percent := int(when[:-1])) <= 99:
+        raise ValueError
+    return 1 - -percent * num_rounds // 100

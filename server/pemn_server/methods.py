@@ -91,15 +91,15 @@ def _check_used(options: RunOptions, name: str) -> None:
 
 def _mask(options: RunOptions) -> MaskProtocol:
     """Returns the settings of `mask`; of the distances that its step goes through, all are multiples of one."""
-    distances = parse_schedule(options.step, 1 / 128, 1 - 1 / ONE, "--step").map(
+    distances = parse_schedule(options.step, 1 / 128, 1 - 1 / ONE, options.rounds, "--step").map(
         lambda step: round(step * ONE)
     )
     finest = math.gcd(*distances.values)
     if finest < limits.MIN_STEP:
         wanted = f"multiples of one step, at least 1/{ONE // limits.MIN_STEP}"
         raise ConfigError("steps by round", got=options.step, wanted=wanted, where="--step")
-    leaks = parse_schedule(options.leak, 0, 255 / 256, "--leak")
-    etas = parse_schedule(options.server_step, 1 / _ETA_DEN, 65, "--server-step")
+    leaks = parse_schedule(options.leak, 0, 255 / 256, options.rounds, "--leak")
+    etas = parse_schedule(options.server_step, 1 / _ETA_DEN, 65, options.rounds, "--server-step")
     return MaskProtocol(
         step=finest,
         eta_num=etas.map(lambda eta: round(eta * _ETA_DEN)),
@@ -114,7 +114,8 @@ def _mask(options: RunOptions) -> MaskProtocol:
 def _rate(options: RunOptions, default: float) -> Schedule[float]:
     if options.learning_rate is None:
         return Schedule.always(to_float32(default))
-    schedule = parse_schedule(options.learning_rate, 1e-9, limits.MAX_LEARNING_RATE, "--learning-rate")
+    highest = limits.MAX_LEARNING_RATE
+    schedule = parse_schedule(options.learning_rate, 1e-9, highest, options.rounds, "--learning-rate")
     return schedule.map(to_float32)
 
 

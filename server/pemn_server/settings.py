@@ -46,7 +46,8 @@ class RunOptions(BaseModel):
     learning_rate: ScheduleText | None = Field(
         default=None,
         description="of the clients' optimizer; by default 0.3 for mask, 0.1 for the others. Like step, "
-        "server-step and leak it may change by round: 0.3,12:0.1 is 0.3, and 0.1 from round 12 on",
+        "server-step and leak it may change by round: 0.3,12:0.1 is 0.3, and 0.1 from round 12 on; 0.3,60%:0.1 is "
+        "0.3, and 0.1 after 60 % of the rounds",
     )
     logit_adjustment: float = Field(
         default=1.0,

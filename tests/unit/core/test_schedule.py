@@ -75,10 +75,14 @@ def test_other_values_in_the_same_rounds(schedule: Schedule[int], divisor: int) 
         ("0.3,12:0.1", ((1, 0.3), (12, 0.1))),
         ("0.3,2:0.1,100:0.3", ((1, 0.3), (2, 0.1), (100, 0.3))),
         ("0.001,9:1", ((1, 0.001), (9, 1.0))),  # both bounds
+        ("0.3,60%:0.1", ((1, 0.3), (19, 0.1))),
+        ("0.3,1%:0.1,99%:0.2", ((1, 0.3), (2, 0.1), (31, 0.2))),
+        ("0.3,5:0.1,50%:0.2,20:0.4", ((1, 0.3), (5, 0.1), (16, 0.2), (20, 0.4))),
+        ("0.3,61%:0.1,62%:0.2,63%:0.3,64%:0.4", ((1, 0.3), (21, 0.4))),  # three in one round
     ],
 )
 def test_what_a_person_writes(text: str, changes: tuple[tuple[int, float], ...]) -> None:
-    assert parse_schedule(text, 0.001, 1) == Schedule(changes)
+    assert parse_schedule(text, 0.001, 1, 30) == Schedule(changes)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +114,30 @@ def test_what_a_person_writes(text: str, changes: tuple[tuple[int, float], ...])
         "inf",
         "1e999",
         "0.3;12:0.1",
+        "0.3,0%:0.1",
+        "0.3,100%:0.1",
+        "0.3,-5%:0.1",
+        "0.3,%:0.1",
+        "0.3,60 %%:0.1",
+        "0.3,20:0.1,60%:0.2",
+        "0.3,19:0.2,60%:0.1,18:0.2",
+        "60%:0.3",
     ],
 )
 def test_anything_else_is_named(text: str) -> None:
-    wanted = "VALUE or VALUE,ROUND:VALUE,... with values 0.001 .. 1 and ascending rounds from 2"
+    wanted = (
+        "VALUE or VALUE,WHEN:VALUE,... with values 0.001 .. 1 and ascending WHEN: rounds from 2, 1% .. 99%"
+    )
     says = re.escape(f"schedule: got {text!r}; wanted {wanted}")
     with pytest.raises(ConfigError, match=f"^{says}$"):
-        parse_schedule(text, 0.001, 1)
+        parse_schedule(text, 0.001, 1, 30)
+
+
+@given(st.integers(1, 10_000), st.lists(st.integers(1, 99), min_size=1, max_size=4, unique=True).map(sorted))
+def test_a_share_of_the_run(num_rounds: int, percents: list[int]) -> None:
+    """A value holds in all rounds that begin when at least so many percent of the run are over, and in no other."""
+    text = ",".join(["1", *(f"{percent}%:{1 + percent}" for percent in percents)])
+    schedule = parse_schedule(text, 1, 100, num_rounds)
+    for round_ in {*range(1, min(num_rounds, 200) + 1), num_rounds}:
+        over = [percent for percent in percents if 100 * (round_ - 1) >= percent * num_rounds]
+        assert schedule.at(round_) == 1 + max(over, default=0)
