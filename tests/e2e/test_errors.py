@@ -80,7 +80,7 @@ def taken_port() -> Iterator[int]:
         (["--config", "nowhere.toml"], CONFIG, "nowhere.toml"),
         (["--partition", "own"], CONFIG, "simulated clients share a data set"),
         (["--partition", "classes:11"], CONFIG, "classes of a client: got 11; wanted at most 10"),
-        (["--step", "0.3,0.2"], CONFIG, "schedule: got '0.3,0.2'; wanted VALUE or VALUE,ROUND:VALUE,"),
+        (["--step", "0.3,0.2"], CONFIG, "schedule: got '0.3,0.2'; wanted VALUE or VALUE,WHEN:VALUE,"),
         (
             ["--step", "1"],
             CONFIG,
