@@ -58,9 +58,11 @@ class RunOptions(BaseModel):
     step: ScheduleText = Field(
         default="0.5", description="distance of two public levels, as a probability, 1/128 .. below 1"
     )
-    server_step: ScheduleText = Field(default="1", description="how far the server follows the votes, eta")
+    server_step: ScheduleText = Field(
+        default="1,70%:0.5,85%:0.25", description="how far the server follows the votes, eta"
+    )
     leak: ScheduleText = Field(
-        default="0.1",
+        default="0.1,70%:0.05,85%:0.025",
         description="what part the server forgets each round of what was learnt and has not been told, in 1/256",
     )
     averaging: Positive = Field(
