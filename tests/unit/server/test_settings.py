@@ -89,7 +89,7 @@ def test_steps_by_round_are_strides_of_what_divides_them_all() -> None:
 
 
 def test_leaks_by_round_are_what_is_kept() -> None:
-    assert protocol_of().keep == Schedule.always(230)
+    assert protocol_of().keep == Schedule(((1, 230), (15, 243), (18, 250)))  # of 20 rounds
     assert protocol_of("--leak", "0").keep == Schedule.always(256)
     assert protocol_of("--leak", "0.25,12:0.5,20:0").keep == Schedule(((1, 192), (12, 128), (20, 256)))
     assert protocol_of("--leak", "0.25,12:0.2501").keep == Schedule.always(
