@@ -33,7 +33,9 @@ from pemn.training.models import model_spec
 from pemn.wire.spec import DataPlan, LocalTraining, Spec
 from pemn_server.flower import run_server_app
 from pemn_server.methods import choose_method
+from pemn_server.outcome import Outcome
 from pemn_server.progress import Progress
+from pemn_server.record import Record
 from pemn_server.run import Federation
 from pemn_server.settings import SimulateSettings
 from pemn_server.simulation import Clients, InProcessGrid
@@ -167,13 +169,23 @@ def engine(
             wait_timeout_s=None,
             accuracy=lambda _: 0.0,
             progress=quiet,
-            keep=lambda _: None,
-            keep_outcome=lambda _: clock.mark(),
+            record=_Marks(clock),
         )
         clock.mark()
         federation.run()
 
     run_server_app(grid, run)
+
+
+class _Marks(Record):
+    """Takes the time after every round."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def keep_outcome(self, outcome: Outcome) -> None:
+        self._clock.mark()
 
 
 def cases(name: str, args: argparse.Namespace) -> Iterator[tuple[str, str | None, Callable[..., object]]]:

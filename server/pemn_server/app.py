@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from pemn.files import LEDGER_NAME, LineLog
 from pemn_server.flower import Fleet
 from pemn_server.plan import Plan
 from pemn_server.progress import Progress, size, times_fewer
+from pemn_server.record import Record
 from pemn_server.results import write_results
-from pemn_server.run import Federation, Outcome
+from pemn_server.run import Federation
 from pemn_server.settings import RunOptions
 
 
@@ -24,11 +22,10 @@ def run_federation(
     plan: Plan,
     fleet: Fleet,
     console: Console,
+    record: Record,
     *,
     round_timeout_s: float | None = None,
     wait_timeout_s: float | None = None,
-    outcome: Outcome | None = None,
-    keep_outcome: Callable[[Outcome], None] = lambda _: None,
 ) -> None:
     """Runs a federation to its results.
 
@@ -38,13 +35,11 @@ def run_federation(
         plan: Made from them.
         fleet: The clients.
         console: For progress.
+        record: What is kept of the run; the fleet's ledger is what an earlier process has left of it.
         round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
-        outcome: What an earlier process has come to, to go on from; the fleet's ledger is then what it was.
-        keep_outcome: Called with what the run has come to after every round.
     """
-    num_lines = None if outcome is None else len(fleet.ledger.entries)
-    with LineLog(folder / LEDGER_NAME, num_lines) as log, Progress(console) as progress:
+    with Progress(console) as progress:
         federation = Federation(
             plan.spec,
             fleet,
@@ -55,9 +50,7 @@ def run_federation(
             wait_timeout_s=wait_timeout_s,
             accuracy=plan.accuracy,
             progress=progress,
-            keep=lambda entries: log.write(asdict(entry) for entry in entries),
-            outcome=outcome,
-            keep_outcome=keep_outcome,
+            record=record,
         )
         ended = federation.run()
         progress.step("writing the results")

@@ -1,4 +1,4 @@
-"""A simulation as it is after a round, in one file: it goes on from there as if it had not been stopped."""
+"""A run as it is after a round, in one file: it goes on from there as if it had not been stopped."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from pemn.files import write_atomic
 from pemn.methods import Memory, Server, decode_state, encode_state
 from pemn.training import checkpoint as tensors_and_facts
 from pemn.wire.spec import Spec
-from pemn_server.run import Outcome
-from pemn_server.settings import SimulateSettings
+from pemn_server.outcome import Outcome
+from pemn_server.settings import RunOptions
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
-_FREE = {"run_dir", "resume", "data_dir", "threads", "engine", "workers"}
+_FREE = {
+    *("run_dir", "resume", "data_dir", "threads", "engine", "workers"),
+    *("listen", "cert", "key", "insecure", "wait_timeout_s", "round_timeout_s"),
+}
 """Options that decide nothing of the result."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a simulation goes on from.
+    """What a run goes on from.
 
     Attributes:
         spec: The run.
         outcome: What it has come to.
-        num_entries: Lines of the ledger.
-        memories: What clients of some methods keep of their own, by slot.
+        num_entries: Lines of the ledger, where the clients are a part of what is kept.
+        memories: What those clients keep of their own, in some methods, by slot.
     """
 
     spec: Spec
@@ -41,12 +44,12 @@ class Checkpoint:
     memories: Mapping[int, Memory]
 
 
-def identity(settings: SimulateSettings) -> dict[str, Any]:
+def identity(settings: RunOptions) -> dict[str, Any]:
     """Returns what decides the result, as JSON has it."""
     return settings.model_dump(mode="json", exclude=_FREE)
 
 
-def save(folder: Path, settings: SimulateSettings, server: Server, checkpoint: Checkpoint) -> None:
+def save(path: Path, settings: RunOptions, server: Server, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint in the place of the last one, whole or not at all.
 
     Raises:
@@ -73,17 +76,16 @@ def save(folder: Path, settings: SimulateSettings, server: Server, checkpoint: C
         "num_entries": checkpoint.num_entries,
         "memories": list(rounds.items()),
     }
-    write_atomic(folder / CHECKPOINT_NAME, tensors_and_facts.to_bytes(arrays, facts))
+    write_atomic(path, tensors_and_facts.to_bytes(arrays, facts))
 
 
-def load(folder: Path, settings: SimulateSettings) -> Checkpoint:
+def load(path: Path, settings: RunOptions) -> Checkpoint:
     """Reads the checkpoint of a run.
 
     Raises:
         FileError: If there is none, or it is damaged.
         ConfigError: If the run was begun with other options.
     """
-    path = folder / CHECKPOINT_NAME
     arrays, facts = tensors_and_facts.load(path)
     try:
         check_unchanged(facts["settings"], identity(settings))

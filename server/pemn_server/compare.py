@@ -114,7 +114,7 @@ def compare(settings: CompareSettings, config: Path, console: Console) -> None:
     if begun and not settings.resume:
         raise ConfigError("the folder holds runs", wanted="--resume, or another", where=folder)
     for run in begun:
-        checkpoint.load(_folder(run), run)
+        checkpoint.load(_folder(run) / checkpoint.CHECKPOINT_NAME, run)
     left = [run for run in comparison.runs if not _is_done(run)]
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / CONFIG_NAME, read_bytes(config, max_bytes=_MAX_CONFIG_BYTES, what="comparison"))

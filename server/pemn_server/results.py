@@ -24,7 +24,8 @@ from pemn.report import render
 from pemn.training.networks import build
 from pemn.wire.protocols import FedPMProtocol, MaskProtocol
 from pemn.wire.spec import Spec
-from pemn_server.run import Outcome, fedavg_bytes
+from pemn_server.outcome import Outcome
+from pemn_server.run import fedavg_bytes
 from pemn_server.settings import RunOptions
 
 _LINKS: dict[str, Direction] = {"uplink": "up", "downlink": "down"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,34 +23,18 @@ from pemn.methods.participants import participants
 from pemn.wire.messages import Ack, Content, Update
 from pemn.wire.spec import Spec
 from pemn_server.flower import Answer, Fleet
+from pemn_server.outcome import Outcome
 from pemn_server.progress import Progress, RoundReport
+from pemn_server.record import Record
 
 _LAST_BROADCAST_TIMEOUT_S = 60.0
+_RETURN_TIMEOUT_S = 20.0
+"""For clients of a server that was away: twice as long as they pause between two tries."""
+
 _POLL_S = 0.1
 _MAX_REPEATS = 5
 FEDAVG_BYTES_PER_PARAM = 8
 """Of a client-round: float32 down and float32 up."""
-
-
-@dataclass
-class Outcome:
-    """What a run has come to.
-
-    Attributes:
-        state: After the last round.
-        accuracies: On the test split, one a round.
-        num_votes: One a round.
-        abandoned_rounds: How often clients had to be asked again for want of votes.
-        images: How many images each slot has trained on in a round.
-        seconds: From the first round to the last.
-    """
-
-    state: ServerState
-    accuracies: list[float] = field(default_factory=list)
-    num_votes: list[int] = field(default_factory=list)
-    abandoned_rounds: int = 0
-    images: dict[int, int] = field(default_factory=dict)
-    seconds: float = 0.0
 
 
 class Federation:
@@ -68,9 +51,7 @@ class Federation:
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
         accuracy: Of weights, float32 [n], on the test split.
         progress: For a person.
-        keep: Called with the ledger's entries of every round.
-        outcome: What an earlier process has come to, to go on from.
-        keep_outcome: Called with what the run has come to after every round, when its entries are kept.
+        record: What is kept of the run, and what an earlier process has kept.
     """
 
     def __init__(
@@ -85,15 +66,12 @@ class Federation:
         wait_timeout_s: float | None,
         accuracy: Callable[[NDArray[np.float32]], float],
         progress: Progress,
-        keep: Callable[[list[Entry]], None],
-        outcome: Outcome | None = None,
-        keep_outcome: Callable[[Outcome], None] = lambda _: None,
+        record: Record,
     ) -> None:
-        self._spec, self._fleet, self._progress, self._keep = spec, fleet, progress, keep
+        self._spec, self._fleet, self._progress, self._record = spec, fleet, progress, record
         self._num_rounds, self._min_clients, self._cohort = num_rounds, min_clients, cohort
         self._round_timeout_s, self._wait_timeout_s = round_timeout_s, wait_timeout_s
         self._accuracy = accuracy
-        self._outcome, self._keep_outcome = outcome, keep_outcome
         self._server = Server.of(spec, hand_over=fleet.hand_over)
 
     def run(self) -> Outcome:
@@ -103,12 +81,13 @@ class Federation:
             RemoteError: If too few clients vote, round after round.
             NetworkError: If clients are missing for too long.
         """
-        outcome = self._outcome or Outcome(self._server.start())
-        if self._outcome is None:
+        outcome = self._take_up()
+        returns = outcome.state.public.round == self._num_rounds
+        if not self._fleet.ledger.entries:
             outcome.state, _ = self._wait_for_clients(outcome.state)
-            self._keep(self._fleet.close_round(0))
+            self._record.keep_end(0, self._fleet.close_round(0))
         began = time.monotonic() - outcome.seconds
-        ballot, repeats = self._server.open(), 0
+        ballot, repeats = self._open(outcome), 0
         while outcome.state.public.round < self._num_rounds:
             outcome.state, ready = self._wait_for_clients(outcome.state)
             outcome.state, num_asked = self._collect(outcome.state, ready, ballot)
@@ -118,16 +97,60 @@ class Federation:
                 outcome.abandoned_rounds += 1
                 self._give_up_after(repeats, len(ballot))
                 continue
-            outcome.state = self._server.commit(outcome.state, ballot)
-            self._book(outcome, ballot, num_asked)
+            entries = self._fleet.close_round(outcome.state.public.round + 1)
+            self._record.keep_end(outcome.state.public.round + 1, entries)
+            self._close(outcome, ballot)
             outcome.seconds = time.monotonic() - began
-            self._keep_outcome(outcome)
-            ballot, repeats = self._server.open(), 0
+            self._record.keep_outcome(outcome)
+            self._tell(outcome, num_asked, entries)
+            ballot, repeats = self._open(outcome), 0
+        self._part(outcome, returns)
+        return outcome
+
+    def _part(self, outcome: Outcome, returns: bool) -> None:
+        """Gives every client the last public state, and lets it go."""
+        end = self._num_rounds + 1
+        if self._record.has_closed(end):
+            self._fleet.finish()
+            return
+        if returns:
+            self._wait_for_return(outcome.state)
         timeout_s = self._round_timeout_s and min(_LAST_BROADCAST_TIMEOUT_S, self._round_timeout_s)
         outcome.state = self._bring_up(outcome.state, self._fleet.slots(), timeout_s)
         self._fleet.finish()  # before the books are closed: parting costs bytes too
-        self._keep(self._fleet.close_round(self._num_rounds + 1))
+        self._record.keep_end(end, self._fleet.close_round(end))
+
+    def _wait_for_return(self, state: ServerState) -> None:
+        """Waits, but not for long, until clients are back that do not have the last broadcast."""
+        deadline = time.monotonic() + _RETURN_TIMEOUT_S
+        while not set(self._fleet.slots()) >= set(state.known) and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+    def _take_up(self) -> Outcome:
+        """Returns where an earlier process was; rounds that it has closed since its last snapshot are closed again."""
+        outcome = self._record.outcome or Outcome(self._server.start())
+        for round_ in range(outcome.state.public.round + 1, self._num_rounds + 1):
+            if not self._record.has_closed(round_):
+                break
+            self._close(outcome, self._open(outcome))
+            self._record.keep_outcome(outcome)
         return outcome
+
+    def _open(self, outcome: Outcome) -> Ballot:
+        """Returns the ballot of the next round, with the votes that an earlier process has kept."""
+        ballot = self._server.open()
+        for slot, update in self._record.votes(outcome.state.public.round + 1).items():
+            outcome.state = self._server.take_vote(outcome.state, ballot, slot, update)
+        return ballot
+
+    def _close(self, outcome: Outcome, ballot: Ballot) -> None:
+        """Counts a round's votes, and evaluates what comes of them."""
+        outcome.state = self._server.commit(outcome.state, ballot)
+        method, state = self._server.method, outcome.state
+        released = method.released(state.public, state.private)
+        outcome.accuracies.append(self._accuracy(method.weights(released)))
+        outcome.num_votes.append(len(ballot))
+        outcome.images |= {slot: metrics.num_images for slot, metrics in ballot.metrics.items()}
 
     def _wait_for_clients(self, state: ServerState) -> tuple[ServerState, list[int]]:
         """Waits until enough clients have the spec, and gives it to each as soon as it comes.
@@ -214,11 +237,14 @@ class Federation:
         tasks, out_of_step = self._server.tasks(state, slots), set()
         for answer in self._fleet.ask("train", tasks, round_, self._round_timeout_s):
             try:
-                state = self._server.take_vote(state, ballot, answer.slot, _update(answer))
+                update = _update(answer)
+                state = self._server.take_vote(state, ballot, answer.slot, update)
             except PemnError as error:
                 state = self._after(error, state, answer.slot)
                 if isinstance(error, OutOfSync):
                     out_of_step.add(answer.slot)
+            else:
+                self._record.keep_vote(round_, answer.slot, update)
             self._progress.training(round_, len(ballot), num_asked)
         return state, out_of_step
 
@@ -237,22 +263,14 @@ class Federation:
             raise RemoteError(f"clients were asked {repeats} times in one round: {text}")
         self._progress.warn(f"{text}: those that are missing are asked again")
 
-    def _book(self, outcome: Outcome, ballot: Ballot, num_asked: int) -> None:
-        now = outcome.state.public.round
-        method, state = self._server.method, outcome.state
-        released = method.released(state.public, state.private)
-        outcome.accuracies.append(self._accuracy(method.weights(released)))
-        outcome.num_votes.append(len(ballot))
-        outcome.images |= {slot: metrics.num_images for slot, metrics in ballot.metrics.items()}
-        entries = self._fleet.close_round(now)
-        self._keep(entries)
+    def _tell(self, outcome: Outcome, num_asked: int, entries: list[Entry]) -> None:
         ledger = self._fleet.ledger
         wire = ledger.total("up", "wire") + ledger.total("down", "wire")
         self._progress.round_done(
             RoundReport(
-                round=now,
+                round=outcome.state.public.round,
                 num_rounds=self._num_rounds,
-                num_votes=len(ballot),
+                num_votes=outcome.num_votes[-1],
                 num_clients=num_asked,
                 accuracy=outcome.accuracies[-1],
                 up_bytes=_wire(entries, "up"),

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from pemn.errors import ConfigError, FileError, WrongSpec
 from pemn.federation.public import PublicState
-from pemn.files import LEDGER_NAME, prepare_run_dir, read_lines
+from pemn.files import LEDGER_NAME, prepare_run_dir
 from pemn.ledger import Direction, Entry, Wire
 from pemn.link.parts import framed_size
 from pemn.methods import Memory, Server, ServerState, Trainer
@@ -35,9 +35,9 @@ from pemn_client.workers import Workers, workers
 from pemn_server import checkpoint
 from pemn_server.app import run_federation
 from pemn_server.flower import Message, PemnGrid, run_server_app
+from pemn_server.outcome import Outcome
 from pemn_server.plan import Plan, make_plan
-from pemn_server.report import MAX_LEDGER_BYTES
-from pemn_server.run import Outcome
+from pemn_server.record import LedgerRecord, read_entries
 from pemn_server.settings import SimulateSettings
 
 _CLIENTS_NAME = "clients"
@@ -205,7 +205,7 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
             "partition", got="own", wanted="iid, dirichlet:A or classes:C: simulated clients share a data set"
         )
     plan = make_plan(settings)
-    kept = checkpoint.load(folder, settings) if settings.resume else None
+    kept = checkpoint.load(folder / checkpoint.CHECKPOINT_NAME, settings) if settings.resume else None
     if kept is not None:
         plan = replace(plan, spec=kept.spec)
     make_trainer = TrainerFactory(
@@ -250,28 +250,41 @@ def _simulate_here(
 ) -> None:
     clients = Clients(trainers, settings.num_slots)
     grid = InProcessGrid(clients, trainers.expect, estimate=settings.account == "estimate")
+    told = f" and {settings.workers} workers" if settings.workers > 1 else ""
     if kept is None:
         prepare_run_dir(folder)
     else:
         clients.go_on(plan.spec, kept.outcome.state, kept.memories)
         grid.go_on(_entries(folder, kept.num_entries))
-    begun = None if kept is None else kept.outcome
-    told = f" and {settings.workers} workers" if settings.workers > 1 else ""
-    told += "" if begun is None else f", going on after round {begun.state.public.round}"
+        told += f", going on after round {kept.outcome.state.public.round}"
     _tell(console, plan, f"{settings.num_slots} clients in this process{told}")
-    server = Server.of(plan.spec)
+    with _SimulationRecord(folder, settings, plan.spec, grid, clients, kept) as record:
+        run_server_app(grid, lambda fleet: run_federation(settings, folder, plan, fleet, console, record))
 
-    def keep(outcome: Outcome) -> None:
-        memories = clients.memories(plan.spec)
-        reached = checkpoint.Checkpoint(plan.spec, outcome, len(grid.ledger.entries), memories)
-        checkpoint.save(folder, settings, server, reached)
 
-    run_server_app(
-        grid,
-        lambda fleet: run_federation(
-            settings, folder, plan, fleet, console, outcome=begun, keep_outcome=keep
-        ),
-    )
+class _SimulationRecord(LedgerRecord):
+    """A simulation that goes on after its last whole round, its clients included."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: SimulateSettings,
+        spec: Spec,
+        grid: InProcessGrid,
+        clients: Clients,
+        kept: checkpoint.Checkpoint | None,
+    ) -> None:
+        self._folder, self._settings, self._spec = folder, settings, spec
+        self._grid, self._clients, self._server = grid, clients, Server.of(spec)
+        if kept is None:
+            super().__init__(folder)
+        else:
+            super().__init__(folder, kept.outcome, kept.num_entries)
+
+    def keep_outcome(self, outcome: Outcome) -> None:
+        memories, num_entries = self._clients.memories(self._spec), len(self._grid.ledger.entries)
+        reached = checkpoint.Checkpoint(self._spec, outcome, num_entries, memories)
+        checkpoint.save(self._folder / checkpoint.CHECKPOINT_NAME, self._settings, self._server, reached)
 
 
 def _simulate_on_ray(
@@ -284,12 +297,15 @@ def _simulate_on_ray(
         make_trainer = replace(make_trainer, data_dir=make_trainer.data_dir.absolute())
     threads = settings.threads or 1
     try:
-        run_on_ray(
-            lambda fleet: run_federation(settings, folder, plan, fleet, console, wait_timeout_s=_RAY_WAIT_S),
-            client_app(SharedNodes(store, make_trainer, threads), explain=True),
-            num_slots=settings.num_slots,
-            num_cpus=threads,
-        )
+        with LedgerRecord(folder) as record:
+            run_on_ray(
+                lambda fleet: run_federation(
+                    settings, folder, plan, fleet, console, record, wait_timeout_s=_RAY_WAIT_S
+                ),
+                client_app(SharedNodes(store, make_trainer, threads), explain=True),
+                num_slots=settings.num_slots,
+                num_cpus=threads,
+            )
     finally:
         shutil.rmtree(store, ignore_errors=True)  # nothing goes on from it
 
@@ -305,12 +321,7 @@ def _entries(folder: Path, count: int) -> list[Entry]:
     Raises:
         FileError: If they are not there, or no lines of a ledger.
     """
-    path = folder / LEDGER_NAME
-    lines = read_lines(path, max_bytes=MAX_LEDGER_BYTES, what="ledger")[:count]
-    try:
-        entries = [Entry(**line) for line in lines]
-    except TypeError as error:
-        raise FileError(f"ledger makes no sense, {error}", where=path) from error
+    entries = read_entries(folder)[:count]
     if len(entries) < count:
-        raise FileError("ledger has lost lines", got=len(entries), wanted=count, where=path)
+        raise FileError("ledger has lost lines", got=len(entries), wanted=count, where=folder / LEDGER_NAME)
     return entries

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -15,40 +20,52 @@ from pemn_server.app import run_federation
 from pemn_server.flower import run_server_app
 from pemn_server.link_grid import LinkGrid
 from pemn_server.plan import make_plan
+from pemn_server.record import DurableRecord, is_begun
 from pemn_server.settings import StartSettings
 
 
 def start(settings: StartSettings, folder: Path, console: Console) -> None:
     """Waits for the clients, runs the rounds, writes the results and lets the clients go.
 
+    A folder with a run that was stopped or killed is gone on with. SIGTERM stops a run so.
+
     Raises:
-        PemnError: If the options, the data, the port or the clients do not allow it.
+        PemnError: If the options, the folder, the data, the port or the clients do not allow it.
     """
     settings.check_tls()
-    address = Address.parse(settings.listen)
-    set_threads(settings.threads, num_processes=settings.num_slots + 1 if address.is_loopback else 1)
-    credentials = None
-    if settings.cert is not None and settings.key is not None:
-        credentials = server_credentials(settings.cert, settings.key)
-    plan = make_plan(settings)
-    num_bits = plan.spec.model.num_bits
-    grid = LinkGrid(
-        settings.listen,
-        credentials=credentials,
-        num_slots=settings.num_slots,
-        max_task_bytes=max_task_bytes(num_bits),
-        max_answer_bytes=max_answer_bytes(num_bits),
-    )
-    grid.start()
-    how = "in the clear" if credentials is None else "with TLS"
-    console.print(
-        f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: "
-        f"listening on {address._replace(port=grid.port)} {how}",
-        highlight=False,
-        soft_wrap=True,
-    )
-    try:
-        prepare_run_dir(folder)
+    with _parked(folder, console), ExitStack() as stack:
+        address = Address.parse(settings.listen)
+        set_threads(settings.threads, num_processes=settings.num_slots + 1 if address.is_loopback else 1)
+        credentials = None
+        if settings.cert is not None and settings.key is not None:
+            credentials = server_credentials(settings.cert, settings.key)
+        plan, record = make_plan(settings), None
+        if is_begun(folder):
+            record = stack.enter_context(DurableRecord(folder, settings))
+            plan = replace(plan, spec=record.spec)
+        num_bits = plan.spec.model.num_bits
+        grid = LinkGrid(
+            settings.listen,
+            credentials=credentials,
+            num_slots=settings.num_slots,
+            max_task_bytes=max_task_bytes(num_bits),
+            max_answer_bytes=max_answer_bytes(num_bits),
+        )
+        grid.start()
+        stack.callback(grid.stop)
+        how = "in the clear" if credentials is None else "with TLS"
+        told = f"listening on {address._replace(port=grid.port)} {how}"
+        if record is None:
+            prepare_run_dir(folder)
+            record = stack.enter_context(DurableRecord(folder, settings, plan.spec))
+        else:
+            told = f"going on after round {record.last_round}, {told}"
+            grid.ledger.go_on(record.entries, {})
+        console.print(
+            f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {told}",
+            highlight=False,
+            soft_wrap=True,
+        )
         run_server_app(
             grid,
             lambda fleet: run_federation(
@@ -57,9 +74,32 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
                 plan,
                 fleet,
                 console,
+                record,
                 round_timeout_s=settings.round_timeout_s,
                 wait_timeout_s=settings.wait_timeout_s,
             ),
         )
+
+
+class _Terminated(BaseException):
+    """Somebody has sent SIGTERM."""
+
+
+@contextmanager
+def _parked(folder: Path, console: Console) -> Iterator[None]:
+    """Ends what runs here when SIGTERM comes: all that counts is on the disk already."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except _Terminated:
+        text = "nothing has begun"
+        if is_begun(folder):
+            text = f"the same command with --run-dir {folder} goes on with the run"
+        console.print(f"stopped: {text}", highlight=False, markup=False, soft_wrap=True)
     finally:
-        grid.stop()
+        signal.signal(signal.SIGTERM, before)

@@ -15,6 +15,7 @@ from pemn.training.device import set_threads
 from pemn_server.app import run_federation
 from pemn_server.flower import Context, Fleet, Grid, server_app
 from pemn_server.plan import make_plan
+from pemn_server.record import LedgerRecord
 from pemn_server.settings import StockSettings
 from pemn_server.stock import StockGrid
 
@@ -32,15 +33,17 @@ def _run(grid: Grid, context: Context) -> None:
     set_threads(settings.threads, num_processes=1)
     plan = make_plan(settings)
     prepare_run_dir(folder)
-    run_federation(
-        settings,
-        folder,
-        plan,
-        Fleet(StockGrid(grid, settings.num_slots)),
-        Console(),
-        round_timeout_s=settings.round_timeout_s,
-        wait_timeout_s=settings.wait_timeout_s,
-    )
+    with LedgerRecord(folder) as record:
+        run_federation(
+            settings,
+            folder,
+            plan,
+            Fleet(StockGrid(grid, settings.num_slots)),
+            Console(),
+            record,
+            round_timeout_s=settings.round_timeout_s,
+            wait_timeout_s=settings.wait_timeout_s,
+        )
 
 
 def _settings(run_config: Mapping[str, Any]) -> StockSettings:

@@ -14,6 +14,7 @@ from pemn.federation.levels import HIGHEST, LOWEST
 from pemn.wire.messages import Metrics
 from pemn_server.flower import Fleet, run_server_app
 from pemn_server.progress import Progress
+from pemn_server.record import Record
 from pemn_server.run import Federation
 from pemn_server.simulation import Clients, InProcessGrid
 from tests.networks import model_spec, run_spec
@@ -53,8 +54,7 @@ def kept_memory(num_clients: int) -> int:
                 wait_timeout_s=None,
                 accuracy=lambda _: 0.0,
                 progress=Progress(Console(file=io.StringIO())),
-                keep=lambda _: None,
-                keep_outcome=lambda _: None,
+                record=Record(),
             )
             assert federation.run().state.public.round == ROUNDS
 

@@ -19,8 +19,10 @@ from pemn.wire.spec import Spec
 from pemn_client.node import Node
 from pemn_client.store import MemoryStore
 from pemn_server.flower import Fleet, PemnGrid
+from pemn_server.outcome import Outcome
 from pemn_server.progress import Progress
-from pemn_server.run import Federation, Outcome, fedavg_bytes
+from pemn_server.record import LedgerRecord, read_entries
+from pemn_server.run import Federation, fedavg_bytes
 from tests.networks import model_spec, run_spec
 
 SPEC = run_spec(model_spec((9, 13), (10, 9)))
@@ -88,7 +90,11 @@ def log(tmp_path: Path) -> Path:
 def run(
     grid: ScriptedGrid, log: Path, kept: list[Entry], *, min_clients: int = 2, spec: Spec = SPEC
 ) -> Outcome:
-    with log.open("w") as file, Progress(Console(file=file, width=200)) as progress:
+    with (
+        log.open("w") as file,
+        Progress(Console(file=file, width=200)) as progress,
+        LedgerRecord(log.parent) as record,
+    ):
         federation = Federation(
             spec,
             Fleet(grid),
@@ -98,9 +104,11 @@ def run(
             wait_timeout_s=1.0,
             accuracy=lambda weights: float(np.count_nonzero(weights)) / weights.size,
             progress=progress,
-            keep=kept.extend,
+            record=record,
         )
-        return federation.run()
+        outcome = federation.run()
+    kept += read_entries(log.parent)
+    return outcome
 
 
 def test_a_run_of_honest_clients(log: Path, kept: list[Entry]) -> None:

@@ -30,9 +30,9 @@ from pemn.wire.messages import Metrics
 from pemn.wire.spec import METHODS, Spec
 from pemn_client.store import MemoryStore
 from pemn_server import checkpoint
+from pemn_server.outcome import Outcome
 from pemn_server.plan import make_plan
-from pemn_server.run import Outcome
-from pemn_server.settings import SimulateSettings
+from pemn_server.settings import RunOptions, SimulateSettings
 from pemn_server.simulation import simulate
 
 SMALL = [
@@ -78,10 +78,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     assert whole["client_rounds"] == 4 * 2  # a half of five is two
     save = checkpoint.save
 
-    def stop(folder: Path, settings: SimulateSettings, server: Any, kept: checkpoint.Checkpoint) -> None:
+    def stop(path: Path, settings: RunOptions, server: Any, kept: checkpoint.Checkpoint) -> None:
         if kept.outcome.state.public.round == 3:
             raise KeyboardInterrupt  # the ledger has the round already
-        save(folder, settings, server, kept)
+        save(path, settings, server, kept)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "save", stop)
@@ -100,8 +100,8 @@ def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     alone = run(tmp_path / "alone")
     save = checkpoint.save
 
-    def stop(folder: Path, settings: SimulateSettings, server: Any, kept: checkpoint.Checkpoint) -> None:
-        save(folder, settings, server, kept)
+    def stop(path: Path, settings: RunOptions, server: Any, kept: checkpoint.Checkpoint) -> None:
+        save(path, settings, server, kept)
         if kept.outcome.state.public.round == 2:
             raise KeyboardInterrupt
 
@@ -127,10 +127,10 @@ def test_a_run_leaves_the_released_model(
     stores: list[MemoryStore] = []
     save, make_store = checkpoint.save, MemoryStore.__init__
 
-    def keep(folder: Path, settings: SimulateSettings, server: Any, kept: checkpoint.Checkpoint) -> None:
+    def keep(path: Path, settings: RunOptions, server: Any, kept: checkpoint.Checkpoint) -> None:
         outcomes.append(replace(kept.outcome, accuracies=list(kept.outcome.accuracies)))
         specs.append(kept.spec)
-        save(folder, settings, server, kept)
+        save(path, settings, server, kept)
 
     def remember(self: MemoryStore, *args: Any) -> None:
         make_store(self, *args)
