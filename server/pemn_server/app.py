@@ -45,6 +45,7 @@ def run_federation(
             fleet,
             num_rounds=options.rounds,
             cohort=options.cohort,
+            over_select=options.over_select,
             min_clients=options.min_clients,
             round_timeout_s=round_timeout_s,
             wait_timeout_s=wait_timeout_s,

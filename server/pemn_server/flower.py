@@ -9,7 +9,8 @@ import os
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 # Flower reads these when it is imported: no telemetry, no question for updates, nothing installed at run time.
@@ -62,6 +63,10 @@ class PemnGrid(Grid):
     @abstractmethod
     def slots(self) -> list[int]:
         """Returns the slots of the clients that can be reached now."""
+
+    def is_quiet(self) -> bool:
+        """Returns whether nobody will answer any more, as far as is known here."""
+        return False
 
     @abstractmethod
     def wire(self) -> Wire | None:
@@ -246,27 +251,28 @@ class Fleet:
 
     def ask(
         self, action: str, tasks: Mapping[int, Content], round_: int, timeout_s: float | None
-    ) -> Iterator[Answer]:
-        """Gives each client its task and yields the answers as they come.
+    ) -> Generator[Answer]:
+        """Gives each client its task and yields the answers as they come; whoever stops listening gets no more.
 
         Args:
             action: `train` or `query`.
-            tasks: Content by slot.
+            tasks: Content by slot, in the order in which they are asked.
             round_: For Flower's books.
             timeout_s: How long to wait for the last one; later ones are dropped.
         """
         messages = [
             self._grid.create_message(record_of(self._grid.pack(content)), action, slot + 1, str(round_))
-            for slot, content in sorted(tasks.items())
+            for slot, content in tasks.items()
         ]
-        for message in _exchange(self._grid, messages, timeout_s):
-            slot = message.metadata.src_node_id - 1
-            try:
-                content = self._grid.unpack(content_of(message))
-            except RemoteError as error:
-                yield Answer(slot, None, error)
-            else:
-                yield Answer(slot, content)
+        with closing(_exchange(self._grid, messages, timeout_s)) as answers:
+            for message in answers:
+                slot = message.metadata.src_node_id - 1
+                try:
+                    content = self._grid.unpack(content_of(message))
+                except RemoteError as error:
+                    yield Answer(slot, None, error)
+                else:
+                    yield Answer(slot, content)
 
 
 def run_server_app(grid: PemnGrid, run: Callable[[Fleet], None]) -> None:
@@ -295,7 +301,7 @@ def server_app(run: Callable[[Grid, Context], None]) -> ServerApp:
     return app
 
 
-def _exchange(grid: PemnGrid, messages: Iterable[Message], timeout_s: float | None) -> Iterator[Message]:
+def _exchange(grid: PemnGrid, messages: Iterable[Message], timeout_s: float | None) -> Generator[Message]:
     waiting = set(grid.push_messages(messages))
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     pause = _POLL_S[0]
@@ -307,6 +313,8 @@ def _exchange(grid: PemnGrid, messages: Iterable[Message], timeout_s: float | No
                 yield answer
             pause = _POLL_S[0] if answers else min(2 * pause, _POLL_S[1])
             if waiting and not answers:
+                if grid.is_quiet():
+                    break
                 time.sleep(pause)
     finally:
         grid.forget(waiting)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +46,9 @@ class Federation:
         spec: What every client gets.
         fleet: The clients.
         num_rounds: How many rounds.
-        cohort: How many clients a round asks, drawn by the seed; None: all that are here. Of those that it draws,
-            a client gets the spec with its first task.
+        cohort: How many votes a round wants, of clients that the seed draws from those that are here: it is closed as
+            soon as they have come. A client gets the spec with its first task. None: of all that are here.
+        over_select: How many times as many clients a round asks, >= 1: some do not answer, or late.
         min_clients: Votes without which no round is closed.
         round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
@@ -61,6 +64,7 @@ class Federation:
         *,
         num_rounds: int,
         cohort: int | None = None,
+        over_select: float = 1.0,
         min_clients: int,
         round_timeout_s: float | None,
         wait_timeout_s: float | None,
@@ -69,7 +73,8 @@ class Federation:
         record: Record,
     ) -> None:
         self._spec, self._fleet, self._progress, self._record = spec, fleet, progress, record
-        self._num_rounds, self._min_clients, self._cohort = num_rounds, min_clients, cohort
+        self._num_rounds, self._min_clients = num_rounds, min_clients
+        self._cohort, self._over_select = cohort, over_select
         self._round_timeout_s, self._wait_timeout_s = round_timeout_s, wait_timeout_s
         self._accuracy = accuracy
         self._server = Server.of(spec, hand_over=fleet.hand_over)
@@ -203,7 +208,7 @@ class Federation:
         return state
 
     def _collect(self, state: ServerState, ready: list[int], ballot: Ballot) -> tuple[ServerState, int]:
-        """Asks every client that is here and has not voted; adds to the ballot.
+        """Asks clients that are here and have not voted, until there are enough votes; adds to the ballot.
 
         One that was ready and has just lost its connection is asked too: it gets its task when it is back.
         A client that turns out to be out of step gets what it lacks, and is asked once more.
@@ -211,41 +216,53 @@ class Federation:
         Returns:
             The state, and how many clients have been asked in this round.
         """
-        wanted = {*ready} | {*self._fleet.slots()}
-        if self._cohort is not None:
-            seed, num_slots = self._spec.model.seed, self._spec.data.num_slots
-            wanted &= set(participants(seed, state.public.round + 1, num_slots, self._cohort))
-        to_ask = wanted - {*ballot.rounds}
+        wanted = self._choose(state.public.round + 1, {*ready} | {*self._fleet.slots()})
+        to_ask = [slot for slot in wanted if slot not in ballot.rounds]
         num_asked = len(ballot) + len(to_ask)
         for _ in range(2):
             asked = to_ask
             if self._cohort is None:
-                if strangers := [slot for slot in sorted(to_ask) if slot not in state.known]:
+                if strangers := [slot for slot in to_ask if slot not in state.known]:
                     state = self._bring_up(state, strangers)
-                asked = {slot for slot in to_ask if slot in state.known}
+                asked = [slot for slot in to_ask if slot in state.known]
             state, to_ask = self._ask_for_votes(state, asked, ballot, num_asked)
-            if not to_ask:
+            if not to_ask or self._has_enough(ballot):
                 break
         return state, num_asked
 
+    def _choose(self, round_: int, here: set[int]) -> list[int]:
+        """Returns the slots that a round asks, in the order in which it asks them."""
+        if self._cohort is None:
+            return sorted(here)
+        seed, num_slots = self._spec.model.seed, self._spec.data.num_slots
+        drawn = participants(seed, round_, num_slots, math.ceil(self._cohort * self._over_select), here)
+        # Where the first to answer count, the order in which they are asked must favour nobody.
+        return drawn if self._over_select > 1 else sorted(drawn)
+
+    def _has_enough(self, ballot: Ballot) -> bool:
+        return self._cohort is not None and len(ballot) >= self._cohort
+
     def _ask_for_votes(
-        self, state: ServerState, slots: set[int], ballot: Ballot, num_asked: int
-    ) -> tuple[ServerState, set[int]]:
+        self, state: ServerState, slots: list[int], ballot: Ballot, num_asked: int
+    ) -> tuple[ServerState, list[int]]:
         """Adds to the ballot; returns the state and the clients that are out of step."""
         round_ = state.public.round + 1
         self._progress.training(round_, len(ballot), num_asked)
-        tasks, out_of_step = self._server.tasks(state, slots), set()
-        for answer in self._fleet.ask("train", tasks, round_, self._round_timeout_s):
-            try:
-                update = _update(answer)
-                state = self._server.take_vote(state, ballot, answer.slot, update)
-            except PemnError as error:
-                state = self._after(error, state, answer.slot)
-                if isinstance(error, OutOfSync):
-                    out_of_step.add(answer.slot)
-            else:
-                self._record.keep_vote(round_, answer.slot, update)
-            self._progress.training(round_, len(ballot), num_asked)
+        tasks, out_of_step = self._server.tasks(state, slots), list[int]()
+        with closing(self._fleet.ask("train", tasks, round_, self._round_timeout_s)) as answers:
+            for answer in answers:
+                try:
+                    update = _update(answer)
+                    state = self._server.take_vote(state, ballot, answer.slot, update)
+                except PemnError as error:
+                    state = self._after(error, state, answer.slot)
+                    if isinstance(error, OutOfSync):
+                        out_of_step.append(answer.slot)
+                else:
+                    self._record.keep_vote(round_, answer.slot, update)
+                self._progress.training(round_, len(ballot), num_asked)
+                if self._has_enough(ballot):
+                    break
         return state, out_of_step
 
     def _after(self, error: PemnError, state: ServerState, slot: int) -> ServerState:

@@ -118,13 +118,33 @@ class RunOptions(BaseModel):
         """Number of shares of the data."""
         return self.clients or self.min_clients
 
+    participation: float = Field(
+        default=1.0, gt=0, le=1, description="share of the clients whose votes a round waits for"
+    )
+    over_select: float = Field(
+        default=1.0,
+        ge=1,
+        le=10,
+        description="how many times as many clients a round asks as it waits for; the first to answer count",
+    )
+
     @property
     def cohort(self) -> int | None:
-        """How many clients a round asks; None: all that are here."""
-        return None
+        """How many votes a round waits for; None: those of all that are here."""
+        return max(1, round(self.participation * self.num_slots)) if self.participation < 1 else None
 
     @model_validator(mode="after")
     def _check_clients(self) -> Self:
+        if self.over_select > 1 and self.cohort is None:
+            wanted = "--participation below 1: there is nobody else to ask"
+            raise ConfigError("over-selection", got=self.over_select, wanted=wanted, where="--over-select")
+        if self.cohort is not None and self.cohort < self.min_clients:
+            raise ConfigError(
+                "votes that a round waits for",
+                got=self.cohort,
+                wanted=f"at least --min-clients, {self.min_clients}",
+                where="--participation",
+            )
         if self.num_slots < self.min_clients:
             raise ConfigError(
                 "clients", got=self.clients, wanted=f"at least --min-clients, {self.min_clients}"
@@ -171,8 +191,8 @@ class SimulateSettings(BaseSettings, RunOptions):
         default="mask", description="what clients and server do; those after mask are to compare with"
     )
     clients: Clients | None = Field(default=10, description="clients to simulate")
-    participation: float = Field(
-        default=1.0, gt=0, le=1, description="share of the clients that a round asks"
+    drop_out: float = Field(
+        default=0.0, ge=0, lt=1, description="chance that a client that is asked is lost in that round"
     )
     min_clients: Clients = Field(default=1, description="votes without which a round is repeated")
     momentum: float = Field(
@@ -203,11 +223,6 @@ class SimulateSettings(BaseSettings, RunOptions):
         description="clients that train at once, as one batch; for GPUs, results differ by rounding",
     )
 
-    @property
-    def cohort(self) -> int | None:
-        """How many clients a round asks; None: all."""
-        return max(1, round(self.participation * self.num_slots)) if self.participation < 1 else None
-
     @model_validator(mode="after")
     def _check_engine(self) -> Self:
         if self.workers > 1 and self.cohort_batch > 1:
@@ -220,6 +235,7 @@ class SimulateSettings(BaseSettings, RunOptions):
                 (self.resume, "--resume", "on Ray no checkpoint is kept"),
                 (self.workers > 1, "--workers", "on Ray actors are the workers"),
                 (self.cohort_batch > 1, "--cohort-batch", "on Ray each client trains by itself"),
+                (self.drop_out > 0, "--drop-out", "on Ray clients are lost by themselves"),
                 (self.account == "estimate", "--account estimate", "on Ray every message is coded"),
             ):
                 if given:

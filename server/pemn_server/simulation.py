@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from weakref import WeakValueDictionary
 
+import numpy as np
 from rich.console import Console
 
 from pemn.errors import ConfigError, FileError, WrongSpec
@@ -113,6 +114,8 @@ class InProcessGrid(PemnGrid):
         clients: All of them.
         expect: Told, in order, which slots are about to train.
         estimate: Whether payloads are estimated for the books; if not, each is coded to be counted.
+        drop_out: Chance that a client that is to train is lost: its task comes, and nothing more is heard of it.
+        seed: By which they are drawn.
     """
 
     hand_over = True
@@ -123,8 +126,12 @@ class InProcessGrid(PemnGrid):
         expect: Callable[[list[int]], None] = lambda _: None,
         *,
         estimate: bool = False,
+        drop_out: float = 0.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        self._drop_out, self._seed = drop_out, seed
+        self._asked: dict[tuple[str, int], int] = {}
         self._expect = expect
         self._app, self._desk, self._estimate = clients.app, clients.desk, estimate
         self._contexts = [node_context(slot, len(clients)) for slot in range(len(clients))]
@@ -165,14 +172,39 @@ class InProcessGrid(PemnGrid):
         self._expect([slot for slot, _, action, _ in self._tasks if action == TRAIN])
         return ids
 
+    def is_quiet(self) -> bool:
+        """See `PemnGrid`; those that are lost do not come back in this round."""
+        return not self._tasks
+
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """Stops waiting for answers; who has not begun with its task does not."""
+        unwanted = {int(i) for i in message_ids}
+        for task in [task for task in self._tasks if task[1] in unwanted]:
+            self._tasks.remove(task)
+            self._desk.take(task[3])
+        super().forget(message_ids)
+
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Lets one client work, and returns the answers that are there."""
-        if self._tasks:
+        while self._tasks:
             slot, message_id, action, content = self._tasks.popleft()
+            if action == TRAIN and self._is_lost(slot, self._pending[message_id].metadata.group_id):
+                self._desk.take(content)
+                continue
             answer = run_app(self._app, self._contexts[slot], action, content)
             self._count(slot, "up", message_id, answer)
             self._arrived(slot, message_id, answer)
+            break
         return super().pull_messages(message_ids)
+
+    def _is_lost(self, slot: int, round_: str) -> bool:
+        """Draws whether a client is lost; asked again in the same round, it is drawn again."""
+        if not self._drop_out:
+            return False
+        self._asked = {key: count for key, count in self._asked.items() if key[0] == round_}
+        self._asked[round_, slot] = times = self._asked.get((round_, slot), 0) + 1
+        draw = np.random.default_rng([self._seed, int(round_), slot, times]).random()
+        return bool(draw < self._drop_out)
 
     def _deliver(self, slot: int, message_id: int, action: str, content: bytes) -> None:
         self._count(slot, "down", message_id, content, action)
@@ -249,7 +281,13 @@ def _simulate_here(
     console: Console,
 ) -> None:
     clients = Clients(trainers, settings.num_slots)
-    grid = InProcessGrid(clients, trainers.expect, estimate=settings.account == "estimate")
+    grid = InProcessGrid(
+        clients,
+        trainers.expect,
+        estimate=settings.account == "estimate",
+        drop_out=settings.drop_out,
+        seed=plan.spec.model.seed,
+    )
     told = f" and {settings.workers} workers" if settings.workers > 1 else ""
     if kept is None:
         prepare_run_dir(folder)

@@ -49,8 +49,8 @@ def _run(grid: Grid, context: Context) -> None:
 def _settings(run_config: Mapping[str, Any]) -> StockSettings:
     mine = {key: value for key, value in run_config.items() if key not in _OF_THE_CLIENTS}
     settings = settings_from(StockSettings, mine, where="run config")
-    if settings.engine != "inprocess" or settings.resume:  # they are of `pemn-server simulate`
-        raise ConfigError("run config with engine or resume", wanted="neither: the engine is Flower's")
+    if settings.engine != "inprocess" or settings.resume or settings.drop_out:  # of `pemn-server simulate`
+        raise ConfigError("run config with engine, resume or drop-out", wanted="none: the engine is Flower's")
     return settings
 
 

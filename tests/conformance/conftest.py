@@ -27,7 +27,7 @@ NUM_CLIENTS = 3
 OPTIONS: dict[str, Any] = {
     "model": "mlp-48-33",  # 48 * 33 and 33 * 10 are no multiples of 8
     "rounds": 4,
-    "epochs": 2,
+    "epochs": 3,
     "seed": 2**64 - 5,
     "threads": 1,
     "partition": "dirichlet:1.0",

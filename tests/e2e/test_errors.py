@@ -108,6 +108,12 @@ def taken_port() -> Iterator[int]:
         (["--logit-adjustment", "101"], CONFIG, "logit-adjustment"),
         (["--averaging", "0"], CONFIG, "averaging"),
         (["--averaging", "4097"], CONFIG, "averaging"),
+        (["--over-select", "1.3"], CONFIG, "over-selection: got 1.3; wanted --participation below 1"),
+        (
+            ["--participation", "0.1", "--clients", "10", "--min-clients", "3"],
+            CONFIG,
+            "votes that a round waits for: got 1; wanted at least --min-clients, 3; in --participation",
+        ),
         (["--tie", "0"], CONFIG, "tie"),
         (["--tie", "257"], CONFIG, "tie"),
         (["--images", "0"], CONFIG, "images"),

@@ -230,6 +230,7 @@ def test_the_run_config_in_the_repository_is_what_the_settings_are() -> None:
     assert {key.replace("-", "_") for key in config} == {*StockSettings.model_fields, "device", "store"} - {
         "account",
         "cohort_batch",
+        "drop_out",
         "engine",
         "resume",
         "workers",
