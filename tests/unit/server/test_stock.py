@@ -250,7 +250,7 @@ def test_the_run_config_in_the_repository_is_what_the_settings_are() -> None:
             "wrong value of option rounds: got 0; wanted greater than or equal to 1; in run config",
         ),
         ({"epoch": 1}, "unknown key 'epoch', did you mean epochs?: in run config"),
-        ({"resume": True}, "run config with engine or resume: wanted neither"),
+        ({"resume": True}, "run config with engine, resume or drop-out: wanted none"),
         ({"min-clients": 3}, "clients: got 2; wanted at least --min-clients, 3"),
     ],
 )
