@@ -15,6 +15,7 @@ from typing import Any
 import pemn_client.cli
 import pemn_client.store
 import pemn_server.cli
+import pemn_server.run
 import pemn_server.start
 from pemn.link.client import LinkClient
 from pemn.methods import Client, Server
@@ -67,14 +68,34 @@ CLIENT_POINTS: dict[str, Point] = {
 }
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([__name__, "pemn_server.stock", "sklearn.datasets", "pemn_client.start"])
+_CONTEXT.set_forkserver_preload(
+    [
+        *(__name__, "pemn_server.stock", "pemn_client.start", "sklearn.datasets", "grpc.experimental"),
+        # What torch imports at the first step and at the first export, which takes seconds.
+        *("torch._dynamo", "torch.export", "torch._functorch.aot_autograd"),
+        *("torch.onnx._internal.exporter._compat", "torch.onnx._internal.exporter._torchlib.ops"),
+        "onnxscript.function_libs.torch_lib.ops",
+    ]
+)
 
 
 def serve(
-    log: Path, options: Sequence[object], point: str | None = None, max_file_bytes: int | None = None
+    log: Path,
+    options: Sequence[object],
+    point: str | None = None,
+    max_file_bytes: int | None = None,
+    return_timeout_s: float | None = None,
 ) -> ForkServerProcess:
-    """Starts `pemn-server start`; no file of it grows beyond the bytes given, as if the disk were full."""
-    return _start(_serve, log, options, point, max_file_bytes)
+    """Starts `pemn-server start`.
+
+    Args:
+        log: Where its output goes.
+        options: Of the command.
+        point: Where it kills itself.
+        max_file_bytes: No file of it grows beyond that, as if the disk were full.
+        return_timeout_s: How long it waits for clients to come back after the last round.
+    """
+    return _start(_serve, log, options, point, max_file_bytes, return_timeout_s)
 
 
 def take_part(log: Path, options: Sequence[object], point: str | None = None) -> ForkServerProcess:
@@ -90,9 +111,17 @@ def _start(
     return process
 
 
-def _serve(log: Path, options: list[str], point: str | None, max_file_bytes: int | None) -> None:
+def _serve(
+    log: Path,
+    options: list[str],
+    point: str | None,
+    max_file_bytes: int | None,
+    return_timeout_s: float | None,
+) -> None:
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+    if return_timeout_s is not None:
+        pemn_server.run._RETURN_TIMEOUT_S = return_timeout_s
     if point is not None:
         _arm(*SERVER_POINTS[point])
     _run(log, ["pemn-server", "start", *options], pemn_server.cli.main)

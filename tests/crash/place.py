@@ -23,14 +23,18 @@ class Place:
         self.processes: list[ForkServerProcess] = []
 
     def serve(
-        self, point: str | None = None, *more: object, max_file_bytes: int | None = None
+        self,
+        point: str | None = None,
+        *more: object,
+        max_file_bytes: int | None = None,
+        return_timeout_s: float | None = None,
     ) -> ForkServerProcess:
         options = [
             *("--listen", f"127.0.0.1:{self.port}", "--insecure", "--dataset", "digits", "--seed", 3),
             *("--model", "mlp-32", "--min-clients", CLIENTS, "--rounds", ROUNDS, "--epochs", 1),
             *("--threads", 1, "--run-dir", self.run_dir, *more),
         ]
-        self.processes.append(serve(self.server_log, options, point, max_file_bytes))
+        self.processes.append(serve(self.server_log, options, point, max_file_bytes, return_timeout_s))
         return self.processes[-1]
 
     def clients(self) -> list[ForkServerProcess]:
