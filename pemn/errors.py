@@ -12,6 +12,7 @@
     │   ├── WrongSpec          another data set, network, shard count or run
     │   ├── WrongRound         a message for another round
     │   ├── UnknownClient      a slot that does not exist or is taken
+    │   ├── NotEnrolled        a client without the key that its slot was enrolled with
     │   └── OutOfSync          the public states of the two ends differ
     │       └── MissingSpec    the client does not even have the run's spec
     └── FileError              a file that cannot be read or written, or is not what it says
@@ -157,6 +158,13 @@ class MissingSpec(OutOfSync):
     """The client does not have the run's spec: it has lost its store, or never had it."""
 
     code = 47
+
+
+class NotEnrolled(RemoteError):
+    """A client that does not prove to have the key that its slot was enrolled with, or whose key was revoked."""
+
+    code = 48
+    grpc_status = "UNAUTHENTICATED"
 
 
 class FileError(PemnError):

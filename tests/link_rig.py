@@ -14,6 +14,8 @@ import grpc
 
 from pemn.errors import PemnError
 from pemn.link.client import Handler, LinkClient, LinkState
+from pemn.link.enrolment import Enrolment
+from pemn.link.keys import ClientKey
 from pemn.link.parts import Message
 from pemn.link.server import LinkServer
 
@@ -36,6 +38,7 @@ class Server:
         num_slots: int = 2,
         listen: str = "127.0.0.1:0",
         credentials: grpc.ServerCredentials | None = None,
+        enrolment: Enrolment | None = None,
     ) -> None:
         self.answers: list[tuple[int, Message]] = []
         self.sent: list[tuple[int, int, int]] = []
@@ -52,6 +55,7 @@ class Server:
             on_leave=lambda slot: self.events.append(("leave", slot)),
             on_sent=lambda *sent: self.sent.append(sent),
             on_refused=lambda *refused: self.refused.append(refused),
+            enrolment=enrolment,
         )
 
     @property
@@ -92,7 +96,7 @@ class Client:
         ca: Path | None = None,
         slot: int = 0,
         num_slots: int = 2,
-        client_id: bytes | None = None,
+        client: ClientKey | bytes | None = None,
         give_up_after_s: float | None = 60,
     ) -> None:
         self.states: list[tuple[LinkState, str]] = []
@@ -100,7 +104,7 @@ class Client:
         link = LinkClient(
             server,
             ca=ca,
-            client_id=client_id or secrets.token_bytes(16),
+            client=client or secrets.token_bytes(16),
             slot=slot,
             num_slots=num_slots,
         )

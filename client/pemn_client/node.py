@@ -35,6 +35,7 @@ class Node:
         store: Where its spec and public state are kept.
         make_trainer: Checks that this machine can take part in a run, and makes its trainer.
         hand_over: Whether the server is in this process; see `pemn.methods.Client`.
+        sign: Given a vote and the bits of the network's mask, returns it signed; None where nobody wants that.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Node:
         store: Store,
         make_trainer: Callable[[Spec, int], Trainer],
         hand_over: bool = False,
+        sign: Callable[[Update, int], Update] | None = None,
     ) -> None:
         self._slot, self._store, self._make_trainer = slot, store, make_trainer
-        self._hand_over = hand_over
+        self._hand_over, self._sign = hand_over, sign
         self._run: _Run | None = None
         self._state: PublicState | None = None
 
@@ -92,7 +94,7 @@ class Node:
         update, after = run.client.train(state, run.trainer, memory)
         if after is not None:
             self._store.save_memory(run.client.spec, Memory(round_, memory, after))
-        return update
+        return update if self._sign is None else self._sign(update, run.client.spec.model.num_bits)
 
     def _take(self, task: Content, broadcast: Broadcast) -> tuple[_Run, PublicState]:
         """Applies a broadcast, and keeps what came of it; a task that is refused leaves everything as it was."""

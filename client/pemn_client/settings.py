@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings
 
 from pemn.errors import ConfigError
+from pemn.link.address import Address
 
 _SHARD = re.compile(r"([0-9]{1,7})/([0-9]{1,7})")
 
@@ -18,10 +19,11 @@ class StartSettings(BaseSettings):
     """`pemn-client start`: take part in a federation until it is over."""
 
     server: str = Field(description="HOST:PORT of the server")
-    ca: Path | None = Field(
-        default=None, description="certificate of the CA that the server's is signed by, PEM"
+    credentials: Path | None = Field(
+        default=None, description="this client's bundle, a folder that `pemn-server provision` has made"
     )
-    insecure: bool = Field(default=False, description="connect without TLS")
+    insecure: bool = Field(default=False, description="connect without TLS; on this machine only")
+    insecure_network: bool = Field(default=False, description="with --insecure: over a network as well")
     shard: str = Field(
         description="I/N: this client is number I (from 0) of N, and has that share of the data"
     )
@@ -61,7 +63,10 @@ class StartSettings(BaseSettings):
         match = _SHARD.fullmatch(self.shard)
         if match is None or not int(match[1]) < int(match[2]):
             raise ConfigError("shard", got=self.shard, wanted="I/N with 0 <= I < N, for example 0/3")
-        if self.insecure == (self.ca is not None):
+        if self.insecure == (self.credentials is not None):
             got = "both" if self.insecure else "neither"
-            raise ConfigError("TLS", got=got, wanted="--ca FILE or --insecure")
+            raise ConfigError("TLS", got=got, wanted="--credentials DIR or --insecure")
+        if self.insecure and not self.insecure_network and not Address.parse(self.server).is_loopback:
+            wanted = "a server on this machine, or --insecure-network as well"
+            raise ConfigError("connecting without TLS", got=self.server, wanted=wanted, where="--server")
         return self

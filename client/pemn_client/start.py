@@ -7,6 +7,8 @@ from pathlib import Path
 
 from pemn.link.address import Address
 from pemn.link.client import LinkClient, LinkState
+from pemn.link.keys import ClientKey
+from pemn.link.provision import ClientFiles
 from pemn.training.device import choose_device, set_threads
 from pemn.wire.messages import Content, Failure, encode
 from pemn_client.flower import client_app, node_context, run_app
@@ -36,12 +38,16 @@ def start(settings: StartSettings) -> None:
         settings.model,
         half=settings.half,
     )
-    node = Node(settings.slot, store, factory)
+    key = ca = None
+    if settings.credentials is not None:
+        files = ClientFiles(settings.credentials)
+        key, ca = ClientKey.read(files.key), files.authority
+    node = Node(settings.slot, store, factory, sign=None if key is None else key.sign_update)
     app, context = client_app(lambda _: node), node_context(settings.slot, settings.num_slots)
     link = LinkClient(
         settings.server,
-        ca=settings.ca,
-        client_id=store.client_id(),
+        ca=ca,
+        client=key or store.client_id(),
         slot=settings.slot,
         num_slots=settings.num_slots,
     )

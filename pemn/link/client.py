@@ -11,15 +11,17 @@ from pathlib import Path
 
 import grpc
 
-from pemn.errors import LocalError, NetworkError, PemnError, WrongProtocol
+from pemn.errors import LocalError, NetworkError, NotEnrolled, PemnError, WrongProtocol
 from pemn.link.address import Address
 from pemn.link.diagnosis import diagnose
 from pemn.link.frames import SERVICE, SESSION, framed_bytes, parse_response, refusal_from_proto
 from pemn.link.keepalive import client_options
+from pemn.link.keys import NONCE_BYTES, ClientKey, signed_hello
 from pemn.link.parts import Joiner, split
 from pemn.link.tls import client_credentials
 from pemn.link.v1 import link_pb2 as pb
 from pemn.wire import limits
+from pemn.wire.checks import check
 
 GIVE_UP_AFTER_S = 300.0
 FIRST_RETRY_S = 0.2
@@ -50,7 +52,7 @@ class LinkClient:
     Args:
         server: HOST:PORT.
         ca: Certificates to trust; None: no TLS.
-        client_id: 16 bytes, the same whenever this client comes back.
+        client: Its key, or where clients are not enrolled an id: 16 bytes, the same whenever this client comes back.
         slot: Which of `num_slots` it is.
         num_slots: Clients of the run.
         max_task_bytes: Longest task that is taken.
@@ -64,7 +66,7 @@ class LinkClient:
         server: str,
         *,
         ca: Path | None,
-        client_id: bytes,
+        client: ClientKey | bytes,
         slot: int,
         num_slots: int,
         max_task_bytes: int = limits.max_task_bytes(limits.MAX_PARAMS),
@@ -72,8 +74,12 @@ class LinkClient:
         self._server = Address.parse(server)
         self._ca = ca
         self._credentials = None if ca is None else client_credentials(ca)
+        self._key = client if isinstance(client, ClientKey) else None
         self._hello = pb.Hello(
-            protocol_version=limits.PROTOCOL_VERSION, client_id=client_id, slot=slot, num_slots=num_slots
+            protocol_version=limits.PROTOCOL_VERSION,
+            client_id=client.client_id if isinstance(client, ClientKey) else client,
+            slot=slot,
+            num_slots=num_slots,
         )
         self._max_task_bytes = max_task_bytes
 
@@ -105,7 +111,7 @@ class LinkClient:
         num_failures = 0
         while True:
             on_state(LinkState.CONNECTING, str(self._server))
-            session = _Session(self._hello, handle, explain, self._max_task_bytes)
+            session = _Session(self._hello, self._key, handle, explain, self._max_task_bytes)
             with self._channel() as channel:
                 over = session.run(
                     channel, on_welcome=lambda: on_state(LinkState.CONNECTED, str(self._server))
@@ -138,6 +144,7 @@ class _Session:
     def __init__(
         self,
         hello: pb.Hello,
+        key: ClientKey | None,
         handle: Handler,
         explain: Callable[[PemnError], bytes] | None,
         max_task_bytes: int,
@@ -145,6 +152,7 @@ class _Session:
         self.welcomed = False
         self.failure = "the stream ended"
         self._over = False
+        self._hello, self._key = hello, key
         self._handle, self._explain = handle, explain
         self._fatal: PemnError | None = None
         self._joiner = Joiner(max_task_bytes, tasks=True)
@@ -177,6 +185,8 @@ class _Session:
     def _take(self, frame: bytes, on_welcome: Callable[[], None]) -> None:
         response = parse_response(frame)
         match response.WhichOneof("body"):
+            case "challenge":
+                self._prove(response.challenge.nonce)
             case "welcome":
                 self.welcomed = True
                 on_welcome()
@@ -187,6 +197,13 @@ class _Session:
             case "goodbye":
                 self._over = True
                 self._outgoing.put(None)  # the server sees our end of the stream and ends its own
+
+    def _prove(self, nonce: bytes) -> None:
+        check(len(nonce) == NONCE_BYTES, "length of nonce", got=len(nonce), wanted=NONCE_BYTES)
+        if self._key is None:
+            raise NotEnrolled("the server takes enrolled clients only", wanted="a key")
+        signature = self._key.sign(signed_hello(self._hello, nonce))
+        self._outgoing.put([pb.SessionRequest(proof=pb.Proof(signature=signature))])
 
     def _take_part(self, part: pb.Part, num_bytes: int) -> None:
         task = self._joiner.add(part, num_bytes)

@@ -36,7 +36,9 @@ def diagnose(server: Address, ca: Path | None) -> str | None:
     try:
         if ca is None:
             if _peer_certificate(server) is not None:
-                raise TlsError("the server speaks TLS", got="--insecure", wanted="--ca FILE", where=server)
+                raise TlsError(
+                    "the server speaks TLS", got="--insecure", wanted="--credentials DIR", where=server
+                )
         else:
             _check_tls(server, ca)
     except OSError as error:
@@ -90,7 +92,7 @@ def _check_tls(server: Address, ca: Path) -> None:
         except ssl.SSLError as error:
             if _speaks_plain_http2(server):
                 raise TlsError(
-                    "the server speaks no TLS", got=f"--ca {ca}", wanted="--insecure", where=server
+                    "the server speaks no TLS", got=f"TLS with {ca}", wanted="--insecure", where=server
                 ) from error
             raise
     raise _untrusted(server, ca, failure) from failure

@@ -12,11 +12,12 @@ import grpc.aio
 
 from pemn.errors import LocalError, NetworkError, PemnError, UnknownClient
 from pemn.link.address import Address, check_free
+from pemn.link.enrolment import Enrolment
 from pemn.link.frames import SERVICE, SESSION
 from pemn.link.keepalive import server_options
 from pemn.link.meter import TcpMeter, Traffic, is_supported
 from pemn.link.parts import Message
-from pemn.link.session import Session, read_hello
+from pemn.link.session import Session, check_proof, read_hello
 from pemn.link.stream import Context, Stream
 from pemn.link.v1 import link_pb2 as pb
 from pemn.wire import limits
@@ -51,6 +52,7 @@ class LinkServer:
         on_leave: Called with a slot when its session ends.
         on_sent: Called with slot, message id and framed bytes when the last part of a task is on its way; a quick
             answer may come first.
+        enrolment: Which keys may take part; None: whoever comes.
         on_refused: Called with a peer, as gRPC names it, and the error that ended its stream.
 
     Raises:
@@ -70,6 +72,7 @@ class LinkServer:
         on_leave: Callable[[int], None] = _ignore,
         on_sent: Callable[[int, int, int], None] = _ignore,
         on_refused: Callable[[str, PemnError], None] = _ignore,
+        enrolment: Enrolment | None = None,
     ) -> None:
         self._address = Address.parse(listen)
         self._credentials = credentials
@@ -80,6 +83,7 @@ class LinkServer:
         self._on_leave = on_leave
         self._on_sent = on_sent
         self._on_refused = on_refused
+        self._enrolment = enrolment
         self._sessions: dict[int, Session] = {}
         self._finishing = False
         self._meter: TcpMeter | None = None
@@ -127,6 +131,10 @@ class LinkServer:
     def connected(self) -> list[int]:
         """Returns the slots that have a session."""
         return sorted(self._sessions)  # copied in one step: the loop's thread may change it meanwhile
+
+    def expel(self, slot: int, error: PemnError) -> None:
+        """Ends a slot's session, if it has one, with a refusal."""
+        self._running_loop().call_soon_threadsafe(self._expel, slot, error)
 
     def finish(self, timeout_s: float) -> None:
         """Tells every client that the run is over, now or when it comes, and waits until those here have left."""
@@ -203,6 +211,8 @@ class LinkServer:
         stream = Stream(context)
         try:
             hello = await read_hello(stream, self._num_slots)
+            if self._enrolment is not None:
+                await check_proof(stream, hello, self._enrolment)
             session = Session(
                 stream,
                 hello,
@@ -211,7 +221,7 @@ class LinkServer:
                 on_sent=lambda message_id, num_bytes: self._on_sent(hello.slot, message_id, num_bytes),
             )
             try:
-                self._enter(session, stream.peer)
+                self._enter(session, hello, stream.peer)
                 await session.run()
             finally:
                 self._leave(session)
@@ -219,7 +229,11 @@ class LinkServer:
             self._on_refused(stream.peer, error)
             await stream.refuse(error)
 
-    def _enter(self, session: Session, peer: str) -> None:
+    def _enter(self, session: Session, hello: pb.Hello, peer: str) -> None:
+        if self._enrolment is not None:
+            self._enrolment.check_hello(
+                hello
+            )  # once more: it may have been revoked while it proved who it is
         if self._meter is not None:
             self._meter.assign(peer, session.slot)
         before = self._sessions.get(session.slot)
@@ -241,6 +255,10 @@ class LinkServer:
             self._on_leave(session.slot)
         if self._meter is not None:
             self._meter.poll()
+
+    def _expel(self, slot: int, error: PemnError) -> None:
+        if slot in self._sessions:
+            self._sessions[slot].end(error)
 
     def _send(self, slot: int, message_id: int, action: str, content: bytes) -> None:
         if slot in self._sessions:

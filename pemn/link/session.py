@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Iterable
 
 import grpc.aio
 
-from pemn.errors import MalformedFrame, PemnError, UnknownClient, WrongProtocol, WrongSpec
+from pemn.errors import MalformedFrame, NotEnrolled, PemnError, UnknownClient, WrongProtocol, WrongSpec
+from pemn.link.enrolment import Enrolment
 from pemn.link.frames import framed_bytes, parse_request
+from pemn.link.keys import NONCE_BYTES, is_signed, signed_hello
 from pemn.link.parts import Joiner, Message, split
 from pemn.link.stream import Stream
 from pemn.link.v1 import link_pb2 as pb
 from pemn.wire.checks import check
-from pemn.wire.limits import PROTOCOL_VERSION
+from pemn.wire.limits import CLIENT_ID_BYTES, PROTOCOL_VERSION
 
 HELLO_TIMEOUT_S = 10
 """A stream without a hello is ended after this long."""
 
 MAX_HELLO_BYTES = 1024
-CLIENT_ID_BYTES = 16
 
 
 async def read_hello(stream: Stream, num_slots: int) -> pb.Hello:
@@ -36,17 +38,7 @@ async def read_hello(stream: Stream, num_slots: int) -> pb.Hello:
         WrongSpec: If the client counts on another number of slots.
         UnknownClient: If there is no such slot.
     """
-    try:
-        frame = await asyncio.wait_for(stream.read(), HELLO_TIMEOUT_S)
-    except TimeoutError as error:
-        raise MalformedFrame("no hello", wanted=f"one within {HELLO_TIMEOUT_S} s") from error
-    except grpc.aio.BaseError:
-        frame = None
-    if frame is None:
-        raise MalformedFrame("no hello", got="the end of the stream")
-    check(len(frame) <= MAX_HELLO_BYTES, "length of hello", got=len(frame), wanted=f"<= {MAX_HELLO_BYTES}")
-    request = parse_request(frame)
-    check(request.HasField("hello"), "first message", got=request.WhichOneof("body"), wanted="hello")
+    request = await _read_first(stream, "hello")
     hello = request.hello
     if hello.protocol_version != PROTOCOL_VERSION:
         raise WrongProtocol(
@@ -63,6 +55,47 @@ async def read_hello(stream: Stream, num_slots: int) -> pb.Hello:
         raise UnknownClient("slot", got=hello.slot, wanted=f"0 .. {num_slots - 1}", where="hello")
     check(len(hello.client_id) == CLIENT_ID_BYTES, "length of client id", got=len(hello.client_id))
     return hello
+
+
+async def check_proof(stream: Stream, hello: pb.Hello, enrolment: Enrolment) -> None:
+    """Lets a client prove that it has the key that its slot was enrolled with.
+
+    Args:
+        stream: Whose hello was read.
+        hello: What it said.
+        enrolment: Who may take part.
+
+    Raises:
+        NotEnrolled: If it is not that client.
+        MalformedFrame: If its next message is late, too long or no proof.
+    """
+    client = enrolment.check_hello(hello)
+    nonce = secrets.token_bytes(NONCE_BYTES)
+    try:
+        await stream.write(pb.SessionResponse(challenge=pb.Challenge(nonce=nonce)))
+    except grpc.aio.BaseError as error:
+        raise MalformedFrame("no proof", got="the end of the call") from error
+    request = await _read_first(stream, "proof")
+    if not is_signed(client.public_key, request.proof.signature, signed_hello(hello, nonce)):
+        raise NotEnrolled("a signature that is not the client's", where=f"slot {hello.slot}")
+
+
+async def _read_first(stream: Stream, wanted: str) -> pb.SessionRequest:
+    """Returns a message of somebody whom nobody knows yet: a short one, and soon."""
+    try:
+        frame = await asyncio.wait_for(stream.read(), HELLO_TIMEOUT_S)
+    except TimeoutError as error:
+        raise MalformedFrame(f"no {wanted}", wanted=f"one within {HELLO_TIMEOUT_S} s") from error
+    except grpc.aio.BaseError:
+        frame = None
+    if frame is None:
+        raise MalformedFrame(f"no {wanted}", got="the end of the stream")
+    check(
+        len(frame) <= MAX_HELLO_BYTES, f"length of {wanted}", got=len(frame), wanted=f"<= {MAX_HELLO_BYTES}"
+    )
+    request = parse_request(frame)
+    check(request.WhichOneof("body") == wanted, "message", got=request.WhichOneof("body"), wanted=wanted)
+    return request
 
 
 class Session:

@@ -10,7 +10,7 @@ Source: docs/wire.md, "Messages".
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pemn.wire import limits
 from pemn.wire.checks import check, check_hash, check_round, parse
@@ -92,6 +92,7 @@ class Update:
         vote: As the method codes it (of `mask`: `pemn.federation.flips`).
         vote_hash: 8 bytes, of what the coded vote says; empty where the method needs none.
         metrics: About its work.
+        signature: 64 bytes, of `signed`; empty where clients are not enrolled.
     """
 
     run_id: int
@@ -101,6 +102,30 @@ class Update:
     vote: bytes | Payload
     vote_hash: bytes
     metrics: Metrics
+    signature: bytes = b""
+
+    def signed(self, client_id: bytes, num_bits: int) -> bytes:
+        """Returns what a client's signature is of.
+
+        Args:
+            client_id: 16 bytes.
+            num_bits: Of the network's mask.
+
+        Source: docs/wire.md, "Update".
+        """
+        unsigned = replace(self, signature=b"").to_proto().SerializeToString()
+        return b"".join(
+            (
+                b"pemn update",
+                self.run_id.to_bytes(8, "little"),
+                self.round.to_bytes(4, "little"),
+                self.slot.to_bytes(4, "little"),
+                self.state_hash,
+                client_id,
+                num_bits.to_bytes(8, "little"),
+                hashlib.sha256(unsigned).digest(),
+            )
+        )
 
     def to_proto(self) -> pb.Update:
         """Returns the protobuf form."""
@@ -117,6 +142,7 @@ class Update:
             vote=bytes(self.vote),
             vote_hash=self.vote_hash,
             metrics=metrics,
+            signature=self.signature,
         )
 
     @classmethod
@@ -135,7 +161,18 @@ class Update:
             check_hash(proto.vote_hash, limits.VOTE_HASH_BYTES, "hash of the vote")
         check(proto.HasField("metrics"), "update without metrics")
         metrics = Metrics(proto.metrics.num_images, proto.metrics.loss_milli, proto.metrics.train_ms)
-        return cls(proto.run_id, proto.round, proto.slot, proto.state_hash, vote, proto.vote_hash, metrics)
+        if proto.signature:  # whoever takes updates says whether there must be one
+            check_hash(proto.signature, limits.SIGNATURE_BYTES, "signature")
+        return cls(
+            proto.run_id,
+            proto.round,
+            proto.slot,
+            proto.state_hash,
+            vote,
+            proto.vote_hash,
+            metrics,
+            proto.signature,
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pemn_server.record import Record
 from pemn_server.results import write_results
 from pemn_server.run import Federation
 from pemn_server.settings import RunOptions
+from pemn_server.status import RunStatus
 
 
 def run_federation(
@@ -26,6 +27,7 @@ def run_federation(
     *,
     round_timeout_s: float | None = None,
     wait_timeout_s: float | None = None,
+    status: RunStatus | None = None,
 ) -> None:
     """Runs a federation to its results.
 
@@ -38,8 +40,9 @@ def run_federation(
         record: What is kept of the run; the fleet's ledger is what an earlier process has left of it.
         round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
+        status: Where is noted how far the run is.
     """
-    with Progress(console) as progress:
+    with Progress(console, status) as progress:
         federation = Federation(
             plan.spec,
             fleet,

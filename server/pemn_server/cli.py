@@ -1,10 +1,11 @@
-"""`pemn-server`: start, simulate, compare, report, provision, config show."""
+"""`pemn-server`: start, simulate, compare, report, provision, enrol, config show; status, clients, revoke, stop."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pemn
@@ -18,7 +19,12 @@ commands:
   simulate     run a federation in this process
   compare      simulate methods, seeds, splits and networks, and put them side by side
   report       make the page of a run, or of several side by side
-  provision    make a private CA and a server certificate
+  provision    make a private CA, a server certificate, and a bundle of credentials for each client
+  enrol        make a bundle for one more client
+  status       say how far the run of a server is that is at work
+  clients      list its clients
+  revoke       take a client's right to take part
+  stop         stop a server; the same command with its --run-dir goes on
   config show  print what `start` would run with, and where each value comes from
 
 `pemn-server COMMAND --help` lists a command's options."""
@@ -39,7 +45,9 @@ def _dispatch(arguments: Sequence[str]) -> int:
         "compare": _compare,
         "report": _report,
         "provision": _provision,
+        "enrol": _enrol,
         "config": _config,
+        **{name: partial(_operate, name) for name in ("status", "clients", "revoke", "stop")},
     }
     if arguments[:1] == ["--version"]:
         print(f"pemn-server {pemn.__version__}")
@@ -126,10 +134,14 @@ def _report(arguments: Sequence[str]) -> int:
 
 
 def _provision(arguments: Sequence[str]) -> int:
-    from pemn.link.tls import provision
+    from pemn.link.provision import provision
 
-    parser = Parser(prog="pemn-server provision", description="Makes a private CA and a server certificate.")
-    parser.add_argument("directory", type=Path, help="where ca.pem, ca.key, server.pem and server.key go")
+    parser = Parser(
+        prog="pemn-server provision",
+        description="Makes a private CA, a server certificate, and a bundle of credentials for each client.",
+    )
+    parser.add_argument("directory", type=Path, help="where they go")
+    parser.add_argument("--clients", type=int, required=True, metavar="N", help="clients to enrol, 0 .. N-1")
     parser.add_argument(
         "--host",
         action="append",
@@ -139,8 +151,27 @@ def _provision(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
     given = parser.parse_args(arguments)
-    provision(given.directory, given.host)
-    print(f"certificates in {given.directory}/: give ca.pem to the clients, keep ca.key offline")
+    folder = given.directory
+    provision(folder, given.host, given.clients)
+    if given.clients > 0:
+        print(f"give {folder}/client-N/ to client N and to nobody else; keep {folder}/ca.key offline")
+    return 0
+
+
+def _enrol(arguments: Sequence[str]) -> int:
+    from pemn.link.provision import enrol
+
+    parser = Parser(
+        prog="pemn-server enrol",
+        description="Makes a bundle for one more client; servers that run learn of it when they are started again.",
+    )
+    parser.add_argument("directory", type=Path, help="that `provision` has made")
+    parser.add_argument("--slot", type=int, required=True, metavar="I", help="the client's number")
+    parser.add_argument("--name", help="what to call it; client-I if not given")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of errors")
+    given = parser.parse_args(arguments)
+    bundle = enrol(given.directory, given.slot, given.name)
+    print(f"give {bundle}/ to client {given.slot} and to nobody else")
     return 0
 
 
@@ -154,6 +185,13 @@ def _config(arguments: Sequence[str]) -> int:
         raise ConfigError("unknown command", got=" ".join(["config", *arguments[:1]]), wanted="config show")
     print(show(resolve(StartSettings, arguments[1:], prog="pemn-server config show", env_prefix=_ENV_PREFIX)))
     return 0
+
+
+def _operate(command: str, arguments: Sequence[str]) -> int:
+    from pemn_server import operator_cli
+
+    operate: Callable[[Sequence[str]], int] = getattr(operator_cli, command)
+    return operate(arguments)
 
 
 def _results_folder(given: Path | None) -> Path:

@@ -64,6 +64,13 @@ class PemnGrid(Grid):
     def slots(self) -> list[int]:
         """Returns the slots of the clients that can be reached now."""
 
+    def check(self, slot: int, content: Content) -> None:
+        """Refuses an answer that is not its client's own.
+
+        Raises:
+            RemoteError: If it is not, where that can be told.
+        """
+
     def is_quiet(self) -> bool:
         """Returns whether nobody will answer any more, as far as is known here."""
         return False
@@ -269,6 +276,7 @@ class Fleet:
                 slot = message.metadata.src_node_id - 1
                 try:
                     content = self._grid.unpack(content_of(message))
+                    self._grid.check(slot, content)
                 except RemoteError as error:
                     yield Answer(slot, None, error)
                 else:

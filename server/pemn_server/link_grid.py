@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import grpc
 
 from pemn.errors import PemnError
 from pemn.ledger import Wire
+from pemn.link.enrolment import Enrolment
 from pemn.link.parts import Message
 from pemn.link.server import LinkServer
+from pemn.wire.limits import max_answer_bytes, max_task_bytes
+from pemn.wire.messages import Content
 from pemn_server.flower import PemnGrid
 
 _FAREWELL_S = 10.0
@@ -25,8 +29,9 @@ class LinkGrid(PemnGrid):
         listen: HOST:PORT; port 0 picks a free one.
         credentials: TLS; None listens in the clear.
         num_slots: Clients of the run.
-        max_task_bytes: Longest task.
-        max_answer_bytes: Longest answer.
+        num_bits: Of the network's mask.
+        enrolment: Who may take part; None: whoever comes.
+        on_refused: Told, in the link's thread, why a client was sent away.
     """
 
     def __init__(
@@ -35,22 +40,26 @@ class LinkGrid(PemnGrid):
         *,
         credentials: grpc.ServerCredentials | None,
         num_slots: int,
-        max_task_bytes: int,
-        max_answer_bytes: int,
+        num_bits: int,
+        enrolment: Enrolment | None = None,
+        on_refused: Callable[[PemnError], None] = lambda _: None,
     ) -> None:
         super().__init__()
+        self._on_refused = on_refused
+        self._num_bits, self._enrolment = num_bits, enrolment
         self._sending: dict[int, tuple[int, bytes]] = {}
         self._link = LinkServer(
             listen,
             credentials=credentials,
             num_slots=num_slots,
-            max_task_bytes=max_task_bytes,
-            max_answer_bytes=max_answer_bytes,
+            max_task_bytes=max_task_bytes(num_bits),
+            max_answer_bytes=max_answer_bytes(num_bits),
             on_message=self._take,
             on_join=self._join,
             on_leave=self._leave,
             on_sent=self._sent,
             on_refused=self._refused,
+            enrolment=enrolment,
         )
 
     @property
@@ -65,6 +74,15 @@ class LinkGrid(PemnGrid):
             NetworkError: If the address is in use or not ours.
         """
         self._link.start()
+
+    def check(self, slot: int, content: Content) -> None:
+        """See `PemnGrid`: where clients are enrolled, a vote needs its client's signature."""
+        if self._enrolment is not None and content.update is not None:
+            self._enrolment.check_update(slot, content.update, self._num_bits)
+
+    def expel(self, slot: int, error: PemnError) -> None:
+        """Ends a slot's session, if it has one, with a refusal."""
+        self._link.expel(slot, error)
 
     def finish(self) -> None:
         """See `PemnGrid`."""
@@ -116,3 +134,4 @@ class LinkGrid(PemnGrid):
 
     def _refused(self, peer: str, error: PemnError) -> None:
         _LOG.warning("refused %s: %s", peer, error)
+        self._on_refused(error)

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.status import Status
 
 from pemn.console import printable
+from pemn.errors import PemnError
+from pemn_server.status import RunStatus
 
 _REMINDER_S = 60.0
 
@@ -26,6 +28,8 @@ class RoundReport:
         accuracy: On the test split, 0 .. 1.
         up_bytes: On the wire in this round, from the clients.
         down_bytes: The same, to them.
+        total_up_bytes: The same, since the run began.
+        total_down_bytes: The same.
         saving: How many times fewer bytes than FedAvg, since the run began.
     """
 
@@ -36,19 +40,27 @@ class RoundReport:
     accuracy: float
     up_bytes: int
     down_bytes: int
+    total_up_bytes: int
+    total_down_bytes: int
     saving: float
 
 
 class Progress:
-    """Prints the run's progress.
+    """Prints the run's progress, and notes it for whoever asks.
 
     Args:
         console: Where to; a moving line is shown on terminals only.
+        status: Where it is noted.
         clock: Seconds, for the time that is left.
     """
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._clock = console, clock
+    def __init__(
+        self,
+        console: Console,
+        status: RunStatus | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._console, self._noted, self._clock = console, status or RunStatus(0, 0), clock
         self._status: Status | None = None
         self._round_ends: list[float] = []
         self._waiting_text, self._waiting_said = "", 0.0
@@ -73,14 +85,21 @@ class Progress:
             f"warning: {printable(text)}", style="yellow", highlight=False, markup=False, soft_wrap=True
         )
 
+    def refused(self, slot: int, error: PemnError) -> None:
+        """Prints why what a client has sent does not count."""
+        self._noted.refused(error)
+        self.warn(f"client {slot}: {error}")
+
     def step(self, text: str) -> None:
         """Says what is done next, in the line that moves too."""
+        self._noted.put(phase=text)
         self.say(text)
         if self._status:
             self._status.update(text)
 
     def waiting(self, ready: list[int], num_wanted: int) -> None:
         """Says which clients are here: when that changes, and every minute."""
+        self._noted.put(phase="waiting for clients")
         names = f" (number {', '.join(map(str, ready))})" if ready else ""
         text = f"waiting for clients: {len(ready)} of {num_wanted} here{names}"
         if self._status:
@@ -91,11 +110,18 @@ class Progress:
 
     def training(self, round_: int, num_votes: int, num_clients: int) -> None:
         """Says how far a round is."""
+        self._noted.put(phase=f"round {round_}", votes=num_votes, asked=num_clients)
         if self._status:
             self._status.update(f"round {round_}: votes of {num_votes} of {num_clients} clients")
 
     def round_done(self, report: RoundReport) -> None:
         """Prints the line of a round."""
+        self._noted.put(
+            round=report.round,
+            accuracy=report.accuracy,
+            uplink_bytes=report.total_up_bytes,
+            downlink_bytes=report.total_down_bytes,
+        )
         width = len(str(report.num_rounds))
         self.say(
             f"round {report.round:{width}}/{report.num_rounds}  clients {report.num_votes}/{report.num_clients}"

@@ -267,7 +267,7 @@ class Federation:
 
     def _after(self, error: PemnError, state: ServerState, slot: int) -> ServerState:
         """Returns the state after a client's failure, by which it gets what it lacks."""
-        self._progress.warn(f"client {slot}: {error}")
+        self._progress.refused(slot, error)
         if isinstance(error, MissingSpec):
             return self._server.forget(state, slot)
         if isinstance(error, OutOfSync) and slot in state.known:
@@ -281,8 +281,7 @@ class Federation:
         self._progress.warn(f"{text}: those that are missing are asked again")
 
     def _tell(self, outcome: Outcome, num_asked: int, entries: list[Entry]) -> None:
-        ledger = self._fleet.ledger
-        wire = ledger.total("up", "wire") + ledger.total("down", "wire")
+        up, down = (self._fleet.ledger.total(direction, "wire") for direction in ("up", "down"))
         self._progress.round_done(
             RoundReport(
                 round=outcome.state.public.round,
@@ -292,7 +291,9 @@ class Federation:
                 accuracy=outcome.accuracies[-1],
                 up_bytes=_wire(entries, "up"),
                 down_bytes=_wire(entries, "down"),
-                saving=fedavg_bytes(self._spec, outcome.num_votes) / max(wire, 1),
+                total_up_bytes=up,
+                total_down_bytes=down,
+                saving=fedavg_bytes(self._spec, outcome.num_votes) / max(up + down, 1),
             )
         )
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_settings import BaseSettings
 
 from pemn.errors import ConfigError
+from pemn.link.address import Address
 from pemn.wire import limits
 
 Positive = Annotated[int, Field(ge=1)]
@@ -158,9 +159,14 @@ class StartSettings(BaseSettings, RunOptions):
     listen: str = Field(
         default="127.0.0.1:8470", description="HOST:PORT that clients connect to; port 0 picks a free one"
     )
-    cert: Path | None = Field(default=None, description="server certificate, PEM")
-    key: Path | None = Field(default=None, description="private key of the certificate, PEM")
-    insecure: bool = Field(default=False, description="listen without TLS")
+    credentials: Path | None = Field(
+        default=None,
+        description="folder that `pemn-server provision` has made: certificate, key, list of clients",
+    )
+    insecure: bool = Field(
+        default=False, description="listen without TLS, to whoever comes; on this machine only"
+    )
+    insecure_network: bool = Field(default=False, description="with --insecure: on a network as well")
     wait_timeout_s: float | None = Field(
         default=None, gt=0, description="seconds to wait for clients that are missing; for ever if not given"
     )
@@ -176,12 +182,12 @@ class StartSettings(BaseSettings, RunOptions):
         Raises:
             ConfigError: If they do.
         """
-        if self.insecure == (self.cert is not None or self.key is not None):
-            raise ConfigError(
-                "TLS", got="both" if self.insecure else "neither", wanted="--cert and --key, or --insecure"
-            )
-        if not self.insecure and (self.cert is None or self.key is None):
-            raise ConfigError("TLS", got="one of them", wanted="both --cert and --key")
+        if self.insecure == (self.credentials is not None):
+            got = "both" if self.insecure else "neither"
+            raise ConfigError("TLS", got=got, wanted="--credentials DIR or --insecure")
+        if self.insecure and not self.insecure_network and not Address.parse(self.listen).is_loopback:
+            wanted = "an address of this machine alone, 127.0.0.1 say, or --insecure-network as well"
+            raise ConfigError("listening without TLS", got=self.listen, wanted=wanted, where="--listen")
 
 
 class SimulateSettings(BaseSettings, RunOptions):

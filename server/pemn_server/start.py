@@ -13,15 +13,19 @@ from rich.console import Console
 
 from pemn.files import prepare_run_dir
 from pemn.link.address import Address
+from pemn.link.enrolment import Enrolment
+from pemn.link.provision import ServerFiles
 from pemn.link.tls import server_credentials
 from pemn.training.device import set_threads
-from pemn.wire.limits import max_answer_bytes, max_task_bytes
 from pemn_server.app import run_federation
 from pemn_server.flower import run_server_app
 from pemn_server.link_grid import LinkGrid
+from pemn_server.operations import commands
+from pemn_server.operator import operated
 from pemn_server.plan import make_plan
 from pemn_server.record import DurableRecord, is_begun
 from pemn_server.settings import StartSettings
+from pemn_server.status import RunStatus
 
 
 def start(settings: StartSettings, folder: Path, console: Console) -> None:
@@ -36,21 +40,24 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
     with _parked(folder, console), ExitStack() as stack:
         address = Address.parse(settings.listen)
         set_threads(settings.threads, num_processes=settings.num_slots + 1 if address.is_loopback else 1)
-        credentials = None
-        if settings.cert is not None and settings.key is not None:
-            credentials = server_credentials(settings.cert, settings.key)
+        credentials = enrolment = None
+        if settings.credentials is not None:
+            files = ServerFiles(settings.credentials)
+            credentials = server_credentials(files.certificate, files.key)
+            enrolment = Enrolment.read(files.clients)
         plan, record = make_plan(settings), None
         if is_begun(folder):
             record = stack.enter_context(DurableRecord(folder, settings))
             plan = replace(plan, spec=record.spec)
-        num_bits = plan.spec.model.num_bits
         grid = LinkGrid(
             settings.listen,
             credentials=credentials,
             num_slots=settings.num_slots,
-            max_task_bytes=max_task_bytes(num_bits),
-            max_answer_bytes=max_answer_bytes(num_bits),
+            num_bits=plan.spec.model.num_bits,
+            enrolment=enrolment,
+            on_refused=lambda error: status.refused(error),
         )
+        status = RunStatus(plan.spec.run_id, settings.rounds, grid.slots)
         grid.start()
         stack.callback(grid.stop)
         how = "in the clear" if credentials is None else "with TLS"
@@ -66,6 +73,7 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+        stack.enter_context(operated(folder, commands(status, grid, enrolment)))
         run_server_app(
             grid,
             lambda fleet: run_federation(
@@ -77,6 +85,7 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
                 record,
                 round_timeout_s=settings.round_timeout_s,
                 wait_timeout_s=settings.wait_timeout_s,
+                status=status,
             ),
         )
 

@@ -18,6 +18,7 @@ import pemn_server.cli
 import pemn_server.run
 import pemn_server.start
 from pemn.link.client import LinkClient
+from pemn.link.keys import ClientKey
 from pemn.methods import Client, Server
 from pemn_client.node import Node
 from pemn_client.store import FileStore
@@ -54,7 +55,7 @@ SERVER_POINTS: dict[str, Point] = {
 }
 
 CLIENT_POINTS: dict[str, Point] = {
-    "the client has an id": (FileStore, "client_id", "after", 1),
+    "the client has its key": (ClientKey, "read", "after", 1),
     "the link is about to open": (LinkClient, "run", "before", 1),
     "the spec has come": (Node, "handle", "before", 1),
     "the spec is half written": (pemn_client.store, "write_atomic", "before", 2),

@@ -8,6 +8,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from pemn.link.provision import provision
 from tests.crash.actors import serve, take_part
 from tests.e2e.processes import free_port
 
@@ -21,6 +22,8 @@ class Place:
         self.folder, self.port = folder, free_port()
         self.run_dir, self.server_log = folder / "run", folder / "server.log"
         self.processes: list[ForkServerProcess] = []
+        self.credentials = folder / "tls"
+        provision(self.credentials, [], CLIENTS)
 
     def serve(
         self,
@@ -30,7 +33,8 @@ class Place:
         return_timeout_s: float | None = None,
     ) -> ForkServerProcess:
         options = [
-            *("--listen", f"127.0.0.1:{self.port}", "--insecure", "--dataset", "digits", "--seed", 3),
+            *("--listen", f"127.0.0.1:{self.port}", "--dataset", "digits", "--seed", 3),
+            *("--credentials", self.credentials),
             *("--model", "mlp-32", "--min-clients", CLIENTS, "--rounds", ROUNDS, "--epochs", 1),
             *("--threads", 1, "--run-dir", self.run_dir, *more),
         ]
@@ -42,7 +46,8 @@ class Place:
 
     def client(self, slot: int, point: str | None = None) -> ForkServerProcess:
         options = [
-            *("--server", f"127.0.0.1:{self.port}", "--insecure", "--shard", f"{slot}/{CLIENTS}"),
+            *("--server", f"127.0.0.1:{self.port}", "--shard", f"{slot}/{CLIENTS}"),
+            *("--credentials", self.credentials / f"client-{slot}"),
             *("--threads", 1, "--store", self.folder / f"store-{slot}"),
         ]
         self.processes.append(take_part(self.folder / f"client-{slot}.log", options, point))

@@ -59,7 +59,10 @@ class Site:
         self.folder, self.num_clients = folder, num_clients
         self.port = free_port()
         self.processes: list[Process] = []
-        subprocess.run([str(BIN / "pemn-server"), "provision", str(folder / "tls")], check=True)
+        subprocess.run(
+            [str(BIN / "pemn-server"), "provision", str(folder / "tls"), f"--clients={num_clients}"],
+            check=True,
+        )
 
     def server(self, name: str, *options: object) -> Process:
         return self._spawn(
@@ -68,10 +71,8 @@ class Site:
             "start",
             "--listen",
             f"127.0.0.1:{self.port}",
-            "--cert",
-            self.folder / "tls/server.pem",
-            "--key",
-            self.folder / "tls/server.key",
+            "--credentials",
+            self.folder / "tls",
             "--min-clients",
             self.num_clients,
             "--run-dir",
@@ -88,8 +89,8 @@ class Site:
             "start",
             "--server",
             f"127.0.0.1:{port or self.port}",
-            "--ca",
-            self.folder / "tls/ca.pem",
+            "--credentials",
+            self.folder / f"tls/client-{slot}",
             "--shard",
             f"{slot}/{self.num_clients}",
             "--store",

@@ -12,7 +12,8 @@ import pytest
 
 import pemn_client.cli
 import pemn_server.cli
-from pemn.link.tls import provision, server_credentials
+from pemn.link.provision import provision
+from pemn.link.tls import server_credentials
 from pemn.wire import limits
 from tests.e2e.processes import free_port
 from tests.link_rig import serving
@@ -49,7 +50,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
-    provision(folder, [])
+    provision(folder, [], 2)
     return folder
 
 
@@ -188,18 +189,22 @@ def test_port_in_use(command: Command, taken_port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--insecure", "--cert", "c.pem", "--key", "k.pem"], ["--cert", "c.pem"]]
+    "options",
+    [
+        *([], ["--insecure", "--credentials", "tls"]),
+        *(["--insecure", "--listen", "0.0.0.0:0"], ["--insecure", "--listen", "[::]:0"]),
+    ],
 )
 def test_the_server_wants_to_know_about_tls(command: Command, options: list[str]) -> None:
     code, complaint = command("pemn-server", "start", *options)
     assert code == CONFIG
     assert "TLS: got" in complaint
-    assert "--cert and --key" in complaint
+    assert "--credentials" in complaint or "--insecure-network" in complaint
 
 
 def test_certificates_are_not_written_over(command: Command, tls: Path) -> None:
     before = (tls / "ca.pem").read_bytes()
-    code, complaint = command("pemn-server", "provision", tls)
+    code, complaint = command("pemn-server", "provision", tls, "--clients", "2")
     assert code == FILE
     assert str(tls) in complaint
     assert (tls / "ca.pem").read_bytes() == before
@@ -232,23 +237,27 @@ def test_server_away(command: Command) -> None:
 
 def test_wrong_ca(command: Command, tls: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    provision(other, [])
+    provision(other, [], 1)
     with serving(credentials=server_credentials(tls / "server.pem", tls / "server.key")) as server:
-        code, complaint = command(*client(server.address, "--ca", other / "ca.pem", "--shard", "0/2"))
+        code, complaint = command(
+            *client(server.address, "--credentials", other / "client-0", "--shard", "0/2")
+        )
     assert code == TLS
-    assert str(other / "ca.pem") in complaint
+    assert str(other / "client-0/ca.pem") in complaint
 
 
 def test_plain_client_against_tls(command: Command, tls: Path) -> None:
     with serving(credentials=server_credentials(tls / "server.pem", tls / "server.key")) as server:
         code, complaint = command(*client(server.address, "--insecure", "--shard", "0/2"))
     assert code == TLS
-    assert "--ca" in complaint
+    assert "--credentials" in complaint
 
 
 def test_tls_client_against_plain(command: Command, tls: Path) -> None:
     with serving() as server:
-        code, complaint = command(*client(server.address, "--ca", tls / "ca.pem", "--shard", "0/2"))
+        code, complaint = command(
+            *client(server.address, "--credentials", tls / "client-0", "--shard", "0/2")
+        )
     assert code == TLS
     assert "--insecure" in complaint
 

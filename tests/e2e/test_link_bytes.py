@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pemn.link.tls import provision, server_credentials
+from pemn.link.provision import provision
+from pemn.link.tls import server_credentials
 from tests.link_rig import Client, serving, wait_until
 from tests.proxy import CountingProxy
 
@@ -17,7 +18,7 @@ SIZES = (100, 5_000, 524_288, 524_289, 2_000_000)
 
 @pytest.mark.parametrize("tls", [True, False])
 def test_wire_bytes_agree_with_a_proxy_on_the_socket(tmp_path: Path, tls: bool) -> None:
-    provision(tmp_path / "pki", [])
+    provision(tmp_path / "pki", [], 0)
     credentials = server_credentials(tmp_path / "pki/server.pem", tmp_path / "pki/server.key")
     ca = tmp_path / "pki/ca.pem"
     with serving(credentials=credentials if tls else None) as server:

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.golden import reference as r
 from tests.golden.reference_bytes import clip
@@ -66,6 +69,8 @@ METRICS: list[Message] = [
 ]
 PROVENANCE = [{"key": "dataset", "value": "example"}, {"key": "note", "value": ""}]
 CLIENT_ID = bytes(range(16))
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+NONCE = bytes(range(32, 64))
 DISTRIBUTIONS = ("signed", "uniform", "normal")
 WITH_FLOATS: Message = {
     **MODEL,
@@ -172,6 +177,17 @@ def example() -> dict[str, bytes]:
     task = content(broadcast=second)
     part = {"message_id": 3, "size": len(task), "action": "query", "offset": 0, "data": task}
     hello = {"protocol_version": 7, "client_id": CLIENT_ID, "slot": 1, "num_slots": 2}
+    public_key = KEY.public_key().public_bytes_raw()
+    client_id = hashlib.sha256(public_key).digest()[:16]
+    to_enter = b"pemn hello" + NONCE + client_id + struct.pack("<3I", 7, 1, 2)
+    to_vote = (
+        b"pemn update"
+        + struct.pack("<Q2I", RUN_ID, 1, 1)
+        + hash_0
+        + client_id
+        + struct.pack("<Q", rule.num_params)
+        + hashlib.sha256(encode("Update", update)).digest()
+    )
     return out | {
         "tally": struct.pack(f"<{rule.num_params}b", *map(sum, zip(*votes, strict=True))),
         "p_hat after round 1": struct.pack(f"<{rule.num_params}i", *p_hat),
@@ -186,6 +202,11 @@ def example() -> dict[str, bytes]:
         "answer: error": content(error=error),
         "link: hello of slot 1": encode("SessionRequest", {"hello": hello}),
         "link: query after round 1": encode("SessionResponse", {"part": part}),
+        "public key": public_key,
+        "signed to enter": to_enter,
+        "link: proof of slot 1": encode("SessionRequest", {"proof": {"signature": KEY.sign(to_enter)}}),
+        "signed with the vote of slot 1": to_vote,
+        "signature of the vote of slot 1": KEY.sign(to_vote),
         "network with floats": encode("ModelSpec", WITH_FLOATS),
         "its floats": struct.pack(f"<{len(FLOATS)}f", *FLOATS),
     }

@@ -99,6 +99,7 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (5, "vote", "bytes"),
         (6, "vote_hash", "bytes"),
         (7, "metrics", "Metrics"),
+        (8, "signature", "bytes"),
     ],
     "Ack": [
         (1, "run_id", "fixed64"),
@@ -139,12 +140,15 @@ SCHEMA: dict[str, list[tuple[int, str, str]]] = {
         (4, "offset", "uint32"),
         (5, "data", "bytes"),
     ],
-    "SessionRequest": [(1, "hello", "Hello?"), (2, "part", "Part?")],
+    "Challenge": [(1, "nonce", "bytes")],
+    "Proof": [(1, "signature", "bytes")],
+    "SessionRequest": [(1, "hello", "Hello?"), (2, "part", "Part?"), (3, "proof", "Proof?")],
     "SessionResponse": [
         (1, "welcome", "Welcome?"),
         (2, "part", "Part?"),
         (3, "refusal", "Error?"),
         (4, "goodbye", "Goodbye?"),
+        (5, "challenge", "Challenge?"),
     ],
     "Welcome": [],
     "Goodbye": [],
@@ -425,6 +429,7 @@ def check_update(update: Message) -> None:
     _check_answer(update)
     check(len(update.get("vote", b"")) > 0, "vote")
     check(len(update.get("vote_hash", b"")) in (0, 8), "hash of the vote")
+    check(len(update.get("signature", b"")) in (0, 64), "signature")
     check("metrics" in update, "metrics")
 
 

@@ -142,7 +142,7 @@ def test_constants_in_the_text() -> None:
     )
     assert f"within {session.HELLO_TIMEOUT_S} s" in text
     assert f"at most {session.MAX_HELLO_BYTES} bytes" in text
-    assert f"{session.CLIENT_ID_BYTES} random bytes" in text
+    assert f"{limits.CLIENT_ID_BYTES} bytes" in text
 
 
 def test_the_links_numbers() -> None:

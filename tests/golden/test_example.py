@@ -19,6 +19,7 @@ from pemn.federation.flips import Draw, decode_flips, draw_flips, encode_flips
 from pemn.federation.levels import Levels, dither
 from pemn.federation.moves import decode_moves, encode_moves
 from pemn.link.frames import framed_bytes, parse_request, parse_response
+from pemn.link.keys import ClientKey, signed_hello
 from pemn.link.parts import Joiner, split
 from pemn.link.v1 import link_pb2 as pb
 from pemn.mask import Mask
@@ -180,11 +181,29 @@ def test_an_error() -> None:
     assert decode(EXAMPLE["answer: error"]) == failure
 
 
+def test_a_signed_vote() -> None:
+    key = ClientKey(golden.KEY)
+    update = decode(EXAMPLE["answer: update of slot 1"]).update
+    assert update is not None
+    same(update.signed(key.client_id, MODEL.num_params), EXAMPLE["signed with the vote of slot 1"])
+    signed = key.sign_update(update, MODEL.num_params)
+    same(signed.signature, EXAMPLE["signature of the vote of slot 1"])
+    assert decode(encode(Content(update=signed))).update == signed
+    assert signed.signed(key.client_id, MODEL.num_params) == EXAMPLE["signed with the vote of slot 1"]
+
+
 def test_the_frames_of_the_link() -> None:
     hello = pb.Hello(protocol_version=7, client_id=golden.CLIENT_ID, slot=1, num_slots=2)
     frame = EXAMPLE["link: hello of slot 1"]
     same(pb.SessionRequest(hello=hello).SerializeToString(), frame)
     assert parse_request(frame).hello == hello
+
+    key = ClientKey(golden.KEY)
+    assert key.public == EXAMPLE["public key"]
+    hello = pb.Hello(protocol_version=7, client_id=key.client_id, slot=1, num_slots=2)
+    same(signed_hello(hello, golden.NONCE), EXAMPLE["signed to enter"])
+    proof = pb.Proof(signature=key.sign(EXAMPLE["signed to enter"]))
+    same(pb.SessionRequest(proof=proof).SerializeToString(), EXAMPLE["link: proof of slot 1"])
 
     task, frame = EXAMPLE["task: query after round 1"], EXAMPLE["link: query after round 1"]
     frames = [pb.SessionResponse(part=part).SerializeToString() for part in split(3, task, "query")]

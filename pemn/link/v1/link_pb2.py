@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pemn/link/v1/link.proto\x12\x0cpemn.link.v1\"U\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x11\n\tclient_id\x18\x02 \x01(\x0c\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x11\n\tnum_slots\x18\x04 \x01(\r\"V\n\x04Part\x12\x12\n\nmessage_id\x18\x01 \x01(\x06\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\t\n\x07Welcome\"%\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\"\t\n\x07Goodbye\"b\n\x0eSessionRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.pemn.link.v1.HelloH\x00\x12\"\n\x04part\x18\x02 \x01(\x0b\x32\x12.pemn.link.v1.PartH\x00\x42\x06\n\x04\x62ody\"\xbb\x01\n\x0fSessionResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.pemn.link.v1.WelcomeH\x00\x12\"\n\x04part\x18\x02 \x01(\x0b\x32\x12.pemn.link.v1.PartH\x00\x12(\n\x07refusal\x18\x03 \x01(\x0b\x32\x15.pemn.link.v1.RefusalH\x00\x12(\n\x07goodbye\x18\x04 \x01(\x0b\x32\x15.pemn.link.v1.GoodbyeH\x00\x42\x06\n\x04\x62ody2Y\n\x0bLinkService\x12J\n\x07Session\x12\x1c.pemn.link.v1.SessionRequest\x1a\x1d.pemn.link.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17pemn/link/v1/link.proto\x12\x0cpemn.link.v1\"U\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x11\n\tclient_id\x18\x02 \x01(\x0c\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\x11\n\tnum_slots\x18\x04 \x01(\r\"\x1a\n\tChallenge\x12\r\n\x05nonce\x18\x01 \x01(\x0c\"\x1a\n\x05Proof\x12\x11\n\tsignature\x18\x01 \x01(\x0c\"V\n\x04Part\x12\x12\n\nmessage_id\x18\x01 \x01(\x06\x12\x0c\n\x04size\x18\x02 \x01(\r\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\x0e\n\x06offset\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\t\n\x07Welcome\"%\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\"\t\n\x07Goodbye\"\x88\x01\n\x0eSessionRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.pemn.link.v1.HelloH\x00\x12\"\n\x04part\x18\x02 \x01(\x0b\x32\x12.pemn.link.v1.PartH\x00\x12$\n\x05proof\x18\x03 \x01(\x0b\x32\x13.pemn.link.v1.ProofH\x00\x42\x06\n\x04\x62ody\"\xe9\x01\n\x0fSessionResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.pemn.link.v1.WelcomeH\x00\x12\"\n\x04part\x18\x02 \x01(\x0b\x32\x12.pemn.link.v1.PartH\x00\x12(\n\x07refusal\x18\x03 \x01(\x0b\x32\x15.pemn.link.v1.RefusalH\x00\x12(\n\x07goodbye\x18\x04 \x01(\x0b\x32\x15.pemn.link.v1.GoodbyeH\x00\x12,\n\tchallenge\x18\x05 \x01(\x0b\x32\x17.pemn.link.v1.ChallengeH\x00\x42\x06\n\x04\x62ody2Y\n\x0bLinkService\x12J\n\x07Session\x12\x1c.pemn.link.v1.SessionRequest\x1a\x1d.pemn.link.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,18 +33,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO']._serialized_start=41
   _globals['_HELLO']._serialized_end=126
-  _globals['_PART']._serialized_start=128
-  _globals['_PART']._serialized_end=214
-  _globals['_WELCOME']._serialized_start=216
-  _globals['_WELCOME']._serialized_end=225
-  _globals['_REFUSAL']._serialized_start=227
-  _globals['_REFUSAL']._serialized_end=264
-  _globals['_GOODBYE']._serialized_start=266
-  _globals['_GOODBYE']._serialized_end=275
-  _globals['_SESSIONREQUEST']._serialized_start=277
-  _globals['_SESSIONREQUEST']._serialized_end=375
-  _globals['_SESSIONRESPONSE']._serialized_start=378
-  _globals['_SESSIONRESPONSE']._serialized_end=565
-  _globals['_LINKSERVICE']._serialized_start=567
-  _globals['_LINKSERVICE']._serialized_end=656
+  _globals['_CHALLENGE']._serialized_start=128
+  _globals['_CHALLENGE']._serialized_end=154
+  _globals['_PROOF']._serialized_start=156
+  _globals['_PROOF']._serialized_end=182
+  _globals['_PART']._serialized_start=184
+  _globals['_PART']._serialized_end=270
+  _globals['_WELCOME']._serialized_start=272
+  _globals['_WELCOME']._serialized_end=281
+  _globals['_REFUSAL']._serialized_start=283
+  _globals['_REFUSAL']._serialized_end=320
+  _globals['_GOODBYE']._serialized_start=322
+  _globals['_GOODBYE']._serialized_end=331
+  _globals['_SESSIONREQUEST']._serialized_start=334
+  _globals['_SESSIONREQUEST']._serialized_end=470
+  _globals['_SESSIONRESPONSE']._serialized_start=473
+  _globals['_SESSIONRESPONSE']._serialized_end=706
+  _globals['_LINKSERVICE']._serialized_start=708
+  _globals['_LINKSERVICE']._serialized_end=797
 # @@protoc_insertion_point(module_scope)

@@ -558,6 +558,7 @@ class Update(_message.Message):
     VOTE_FIELD_NUMBER: _builtins.int
     VOTE_HASH_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.int
     round: _builtins.int
     slot: _builtins.int
@@ -567,6 +568,8 @@ class Update(_message.Message):
     """As the method codes it."""
     vote_hash: _builtins.bytes
     """Of what the coded vote says: 8 bytes."""
+    signature: _builtins.bytes
+    """Ed25519, 64 bytes, by the client's key; absent where clients are not enrolled."""
     @_builtins.property
     def metrics(self) -> Global___Metrics: ...
     def __init__(
@@ -579,10 +582,11 @@ class Update(_message.Message):
         vote: _builtins.bytes = ...,
         vote_hash: _builtins.bytes = ...,
         metrics: Global___Metrics | None = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "round", b"round", "run_id", b"run_id", "slot", b"slot", "state_hash", b"state_hash", "vote", b"vote", "vote_hash", b"vote_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "round", b"round", "run_id", b"run_id", "signature", b"signature", "slot", b"slot", "state_hash", b"state_hash", "vote", b"vote", "vote_hash", b"vote_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,7 +18,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-import pemn.link.tls as tls_module
 from pemn.errors import (
     ConfigError,
     LocalError,
@@ -31,7 +30,8 @@ from pemn.errors import (
     every_error,
 )
 from pemn.link.client import LinkClient, LinkState
-from pemn.link.tls import provision, server_credentials
+from pemn.link.provision import provision
+from pemn.link.tls import server_credentials
 from pemn.link.v1 import link_pb2 as pb
 from pemn.link.v1.link_pb2_grpc import LinkServiceServicer, add_LinkServiceServicer_to_server
 from tests.link_rig import Client, Server, serving, wait_until
@@ -41,7 +41,7 @@ from tests.proxy import CountingProxy
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("pki")
-    provision(directory, [])
+    provision(directory, [], 0)
     return directory
 
 
@@ -148,7 +148,7 @@ def test_pauses_between_attempts_grow_up_to_a_limit(monkeypatch: pytest.MonkeyPa
             raise KeyboardInterrupt
 
     monkeypatch.setattr("pemn.link.client.time.sleep", sleep)
-    link = LinkClient(f"127.0.0.1:{free_port()}", ca=None, client_id=bytes(16), slot=0, num_slots=1)
+    link = LinkClient(f"127.0.0.1:{free_port()}", ca=None, client=bytes(16), slot=0, num_slots=1)
     with pytest.raises(KeyboardInterrupt):
         link.run(lambda _, content: content, give_up_after_s=None)
     assert all(min(10, 0.2 * 2**n) / 2 <= pause <= min(10, 0.2 * 2**n) for n, pause in enumerate(pauses))
@@ -169,7 +169,7 @@ def test_a_session_over_tls(pki: Path) -> None:
 
 
 def test_another_authority_is_a_tls_error_at_once(pki: Path, tmp_path: Path) -> None:
-    provision(tmp_path, [])
+    provision(tmp_path, [], 0)
     with serving_tls(pki) as server:
         error = Client(server.address, ca=tmp_path / "ca.pem").wait(10)
         assert isinstance(error, TlsError)
@@ -179,8 +179,8 @@ def test_another_authority_is_a_tls_error_at_once(pki: Path, tmp_path: Path) -> 
 
 
 def test_another_host_name_is_a_tls_error_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls_module, "_ALWAYS_NAMED", ("server.example", "192.0.2.1"))
-    provision(tmp_path, [])
+    monkeypatch.setattr("pemn.link.certificates.ALWAYS_NAMED", ("server.example", "192.0.2.1"))
+    provision(tmp_path, [], 0)
     with serving_tls(tmp_path) as server:
         for host in ("127.0.0.1", "localhost"):
             error = Client(f"{host}:{server.link.port}", ca=tmp_path / "ca.pem").wait(10)
@@ -219,14 +219,17 @@ def test_plain_against_tls_names_the_flag_at_once(pki: Path) -> None:
     with serving_tls(pki) as server:
         error = Client(server.address).wait(10)
         assert isinstance(error, TlsError)
-        assert str(error) == f"the server speaks TLS: got --insecure; wanted --ca FILE; in {server.address}"
+        assert (
+            str(error)
+            == f"the server speaks TLS: got --insecure; wanted --credentials DIR; in {server.address}"
+        )
 
 
 def test_tls_against_plain_names_the_flag_at_once(pki: Path) -> None:
     with serving() as server:
         error = Client(server.address, ca=pki / "ca.pem").wait(10)
         assert isinstance(error, TlsError)
-        got = f"got --ca {pki / 'ca.pem'}; wanted --insecure; in {server.address}"
+        got = f"got TLS with {pki / 'ca.pem'}; wanted --insecure; in {server.address}"
         assert str(error) == f"the server speaks no TLS: {got}"
 
 
@@ -252,9 +255,9 @@ def test_what_is_no_server_of_ours_is_waited_for_and_then_named(pki: Path) -> No
 
 def test_the_clients_own_files_are_checked_before_it_connects(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"missing\.pem"):
-        LinkClient("h:1", ca=tmp_path / "missing.pem", client_id=bytes(16), slot=0, num_slots=1)
+        LinkClient("h:1", ca=tmp_path / "missing.pem", client=bytes(16), slot=0, num_slots=1)
     with pytest.raises(ConfigError, match="HOST:PORT"):
-        LinkClient("host", ca=None, client_id=bytes(16), slot=0, num_slots=1)
+        LinkClient("host", ca=None, client=bytes(16), slot=0, num_slots=1)
 
 
 # What a server may say
@@ -363,7 +366,7 @@ CLIENT_PROCESS = """
 import signal, sys, time
 from pemn.link.client import LinkClient
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background has it ignored
-link = LinkClient(sys.argv[1], ca=None, client_id=bytes(16), slot=0, num_slots=2)
+link = LinkClient(sys.argv[1], ca=None, client=bytes(16), slot=0, num_slots=2)
 try:
     link.run(lambda *_: time.sleep(60) or b"x", on_state=lambda *s: print(s, flush=True))
 except KeyboardInterrupt:
@@ -407,7 +410,7 @@ def test_a_client_that_cannot_go_on_says_why_and_leaves() -> None:
         raise ConfigError("the data are gone")
 
     with serving() as server:
-        link = LinkClient(server.address, ca=None, client_id=bytes(16), slot=0, num_slots=2)
+        link = LinkClient(server.address, ca=None, client=bytes(16), slot=0, num_slots=2)
         ended: list[Exception] = []
 
         def work() -> None:

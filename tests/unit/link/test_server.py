@@ -142,9 +142,9 @@ def test_a_callers_bugs_are_told() -> None:
 def test_a_new_session_of_the_same_client_replaces_the_old_one() -> None:
     with serving() as server:
         client_id = secrets.token_bytes(16)
-        old = Client(server.address, client_id=client_id)
+        old = Client(server.address, client=client_id)
         server.wait_for(0)
-        new = Client(server.address, client_id=client_id)
+        new = Client(server.address, client=client_id)
         error = old.wait()
         assert isinstance(error, UnknownClient)
         assert "a new session of the same client took its slot" in str(error)

@@ -9,16 +9,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import verification
 
-import pemn.link.tls as tls_module
+import pemn.link.provision as provision_module
 from pemn.errors import ConfigError, FileError
-from pemn.link.tls import client_credentials, provision, server_credentials
+from pemn.link.provision import provision
+from pemn.link.tls import client_credentials, server_credentials
 
-FILES = ["ca.key", "ca.pem", "server.key", "server.pem"]
+FILES = ["ca.key", "ca.pem", "clients.txt", "server.key", "server.pem"]
 
 
 @pytest.fixture
 def pki(tmp_path: Path) -> Path:
-    provision(tmp_path / "pki", ["server.example", "192.0.2.7", "localhost"])
+    provision(tmp_path / "pki", ["server.example", "192.0.2.7", "localhost"], 0)
     return tmp_path / "pki"
 
 
@@ -50,7 +51,7 @@ def test_the_certificate_is_signed_by_the_authority_for_the_hosts(pki: Path) -> 
 
 
 def test_two_authorities_have_different_names(pki: Path, tmp_path: Path) -> None:
-    provision(tmp_path / "other", [])
+    provision(tmp_path / "other", [], 0)
     one, other = (
         x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
         for directory in (pki, tmp_path / "other")
@@ -62,7 +63,7 @@ def test_two_authorities_have_different_names(pki: Path, tmp_path: Path) -> None
 def test_nothing_is_overwritten(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
     with pytest.raises(FileError, match=f"file exists.*{name}"):
-        provision(tmp_path, [])
+        provision(tmp_path, [], 0)
     assert names(tmp_path) == [name]
     assert (tmp_path / name).read_text() == "precious"
 
@@ -76,16 +77,16 @@ def test_nothing_stays_when_the_disk_fails(tmp_path: Path, monkeypatch: pytest.M
             raise FileError("no space", where=path)
         path.write_bytes(data)
 
-    monkeypatch.setattr(tls_module, "write_atomic", fail_at_third)
+    monkeypatch.setattr(provision_module, "write_atomic", fail_at_third)
     with pytest.raises(FileError, match="no space"):
-        provision(tmp_path, [])
+        provision(tmp_path, [], 0)
     assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("host", ["", "a b", "-x.example", "http://x", "x" * 64, "x:5000"])
 def test_what_is_no_host_is_refused(tmp_path: Path, host: str) -> None:
     with pytest.raises(ConfigError, match="host of a certificate"):
-        provision(tmp_path / "pki", [host])
+        provision(tmp_path / "pki", [host], 0)
     assert not (tmp_path / "pki").exists()
 
 
@@ -128,8 +129,8 @@ def test_the_key_of_another_certificate_is_refused(pki: Path) -> None:
 
 
 def test_a_certificate_out_of_date_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls_module, "SERVER_DAYS", -0.5)
-    provision(tmp_path, [])
+    monkeypatch.setattr("pemn.link.certificates.SERVER_DAYS", -0.5)
+    provision(tmp_path, [], 0)
     with pytest.raises(ConfigError, match="out of date"):
         server_credentials(tmp_path / "server.pem", tmp_path / "server.key")
 

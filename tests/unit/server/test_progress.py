@@ -7,7 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
+from pemn.errors import MalformedFrame
 from pemn_server.progress import Progress, RoundReport, size, times_fewer
+from pemn_server.status import RunStatus
 
 
 @pytest.mark.parametrize(
@@ -24,7 +26,7 @@ def test_a_round_is_one_line_with_all_that_matters() -> None:
     out = io.StringIO()
     with Progress(Console(file=out, width=60), clock=lambda: next(times)) as progress:
         for round_ in (1, 2, 3):
-            progress.round_done(RoundReport(round_, 20, 3, 4, 0.91237, 4321, 5678, 63.4))
+            progress.round_done(RoundReport(round_, 20, 3, 4, 0.91237, 4321, 5678, 9876, 8765, 63.4))
     first, _, line = out.getvalue().splitlines()
     assert "left" not in first
     for part in (
@@ -37,6 +39,30 @@ def test_a_round_is_one_line_with_all_that_matters() -> None:
         "about 2:50 left",
     ):
         assert part in line
+
+
+def test_what_a_person_sees_is_noted_for_whoever_asks() -> None:
+    status = RunStatus(0xAB, 20, lambda: [0, 2], clock=lambda: 5.0)
+    with Progress(Console(file=io.StringIO()), status) as progress:
+        progress.waiting([2], 3)
+        assert status.snapshot()["phase"] == "waiting for clients"
+        progress.training(1, 2, 3)
+        progress.refused(2, MalformedFrame("no vote"))
+        progress.round_done(RoundReport(1, 20, 3, 4, 0.91237, 4321, 5678, 9876, 8765, 63.4))
+    assert status.snapshot() == {
+        "run_id": "00000000000000ab",
+        "phase": "round 1",
+        "round": 1,
+        "num_rounds": 20,
+        "votes": 2,
+        "asked": 3,
+        "clients": [0, 2],
+        "accuracy": 0.91237,
+        "uplink_bytes": 9876,
+        "downlink_bytes": 8765,
+        "refused": {"MalformedFrame": 1},
+        "seconds": 0.0,
+    }
 
 
 def test_waiting_is_shown_where_no_line_can_move() -> None:

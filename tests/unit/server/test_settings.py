@@ -167,9 +167,9 @@ def test_workers_and_batches_are_two_ways() -> None:
         )
 
 
-@pytest.mark.parametrize("options", [["--insecure", "--ca", "ca.pem"], []])
+@pytest.mark.parametrize("options", [["--insecure", "--credentials", "tls"], []])
 def test_a_client_must_say_how_it_trusts(options: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"TLS: got .*; wanted --ca FILE or --insecure"):
+    with pytest.raises(ConfigError, match=r"TLS: got .*; wanted --credentials DIR or --insecure"):
         resolve(
             ClientSettings,
             ["--server", "h:1", "--shard", "0/1", *options],
