@@ -72,7 +72,7 @@ CHECK_BYTES = 8
 """Of the hash that ends a content."""
 
 MAX_PART_BYTES = 512 * 1024
-"""Data of one part on the link: well below gRPC's own limit of 4 MiB a message."""
+"""Data of one part on the link: well below the link's limit of 1 MiB a message."""
 
 MAX_SPEC_BYTES = 1 << 20
 MAX_SKELETON_BYTES = 64 << 20
