@@ -22,7 +22,15 @@ from pemn_server.settings import RunOptions
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _FREE = {
     *("run_dir", "resume", "data_dir", "threads", "engine", "workers"),
-    *("listen", "cert", "key", "insecure", "wait_timeout_s", "round_timeout_s"),
+    *(
+        "listen",
+        "credentials",
+        "insecure",
+        "insecure_network",
+        "metrics",
+        "wait_timeout_s",
+        "round_timeout_s",
+    ),
 }
 """Options that decide nothing of the result."""
 

@@ -95,6 +95,8 @@ def _describe_status(status: dict[str, Any]) -> list[str]:
         lines.append(f"votes: {status['votes']} of {status['asked']} clients")
     lines.append(f"clients here: {', '.join(map(str, status['clients'])) or 'none'}")
     lines.append(f"on the wire: up {size(status['uplink_bytes'])}, down {size(status['downlink_bytes'])}")
+    work = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in status["spent"].items())
+    lines.append(f"the server's own work: {work}")
     if refused := status["refused"]:
         lines.append("refused: " + ", ".join(f"{count} {cause}" for cause, count in refused.items()))
     return lines

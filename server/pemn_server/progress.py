@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -84,6 +85,15 @@ class Progress:
         self._console.print(
             f"warning: {printable(text)}", style="yellow", highlight=False, markup=False, soft_wrap=True
         )
+
+    @contextmanager
+    def timed(self, work: str) -> Iterator[None]:
+        """Notes how long the block takes."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._noted.spent(work, time.monotonic() - began)
 
     def refused(self, slot: int, error: PemnError) -> None:
         """Prints why what a client has sent does not count."""

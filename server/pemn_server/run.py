@@ -150,7 +150,8 @@ class Federation:
 
     def _close(self, outcome: Outcome, ballot: Ballot) -> None:
         """Counts a round's votes, and evaluates what comes of them."""
-        outcome.state = self._server.commit(outcome.state, ballot)
+        with self._progress.timed("tally"):
+            outcome.state = self._server.commit(outcome.state, ballot)
         method, state = self._server.method, outcome.state
         released = method.released(state.public, state.private)
         outcome.accuracies.append(self._accuracy(method.weights(released)))
@@ -253,7 +254,8 @@ class Federation:
             for answer in answers:
                 try:
                     update = _update(answer)
-                    state = self._server.take_vote(state, ballot, answer.slot, update)
+                    with self._progress.timed("decode"):
+                        state = self._server.take_vote(state, ballot, answer.slot, update)
                 except PemnError as error:
                     state = self._after(error, state, answer.slot)
                     if isinstance(error, OutOfSync):

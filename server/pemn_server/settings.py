@@ -167,6 +167,9 @@ class StartSettings(BaseSettings, RunOptions):
         default=False, description="listen without TLS, to whoever comes; on this machine only"
     )
     insecure_network: bool = Field(default=False, description="with --insecure: on a network as well")
+    metrics: str | None = Field(
+        default=None, description="HOST:PORT for Prometheus; whoever reaches it can read how the run goes"
+    )
     wait_timeout_s: float | None = Field(
         default=None, gt=0, description="seconds to wait for clients that are missing; for ever if not given"
     )

@@ -20,6 +20,7 @@ from pemn.training.device import set_threads
 from pemn_server.app import run_federation
 from pemn_server.flower import run_server_app
 from pemn_server.link_grid import LinkGrid
+from pemn_server.metrics import metered
 from pemn_server.operations import commands
 from pemn_server.operator import operated
 from pemn_server.plan import make_plan
@@ -74,6 +75,9 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
             soft_wrap=True,
         )
         stack.enter_context(operated(folder, commands(status, grid, enrolment)))
+        if settings.metrics is not None:
+            at = stack.enter_context(metered(settings.metrics, status))
+            console.print(f"metrics on http://{at}/metrics", highlight=False, soft_wrap=True)
         run_server_app(
             grid,
             lambda fleet: run_federation(

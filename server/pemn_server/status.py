@@ -10,6 +10,9 @@ from typing import Any
 
 from pemn.errors import PemnError
 
+WORKS = ("decode", "tally")
+"""Kinds of work whose time is counted."""
+
 
 class RunStatus:
     """What an operator wants to know of a run.
@@ -31,6 +34,7 @@ class RunStatus:
         self._lock = threading.Lock()
         self._slots, self._clock, self._began = slots, clock, clock()
         self._refused: Counter[str] = Counter()
+        self._spent = dict.fromkeys(WORKS, 0.0)
         self._values: dict[str, Any] = {
             "run_id": f"{run_id:016x}",
             "num_rounds": num_rounds,
@@ -48,6 +52,11 @@ class RunStatus:
         with self._lock:
             self._values.update(values)
 
+    def spent(self, work: str, seconds: float) -> None:
+        """Adds to the time that a kind of work has taken."""
+        with self._lock:
+            self._spent[work] += seconds
+
     def refused(self, error: PemnError) -> None:
         """Counts a message or a client that was refused, by its cause."""
         with self._lock:
@@ -60,7 +69,8 @@ class RunStatus:
             `run_id` (hex), `phase` (a word or two), `round` (the last that was closed), `num_rounds`, `votes` and
             `asked` (of the round that goes on), `clients` (slots that are here), `accuracy` (of the last round, 0 .. 1,
             or None), `uplink_bytes` and `downlink_bytes` (on the wire, up to the last round),
-            `refused` (counts by the name of the error), `seconds` (since this process began).
+            `refused` (counts by the name of the error), `spent` (seconds of `decode`, reading votes, and of `tally`,
+            making a round's public state of them), `seconds` (since this process began).
         """
         clients = self._slots()
         with self._lock:
@@ -68,5 +78,6 @@ class RunStatus:
                 **self._values,
                 "clients": clients,
                 "refused": dict(sorted(self._refused.items())),
+                "spent": {work: round(self._spent[work], 6) for work in WORKS},
                 "seconds": round(self._clock() - self._began, 3),
             }

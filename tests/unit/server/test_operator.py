@@ -117,6 +117,7 @@ def test_what_a_person_reads(folder: Path) -> None:
         "uplink_bytes": 9876,
         "downlink_bytes": 8765,
         "refused": {"MalformedFrame": 1, "NotEnrolled": 20},
+        "spent": {"decode": 12.34, "tally": 5.0},
         "seconds": 83.4,
     }
     assert operator_cli._describe_status(status) == [
@@ -125,6 +126,7 @@ def test_what_a_person_reads(folder: Path) -> None:
         "votes: 2 of 3 clients",
         "clients here: 0, 2",
         "on the wire: up 9.88 kB, down 8.77 kB",
+        "the server's own work: decode 12.3 s, tally 5.0 s",
         "refused: 1 MalformedFrame, 20 NotEnrolled",
     ]
     assert operator_cli._describe_clients(

@@ -61,6 +61,7 @@ def test_what_a_person_sees_is_noted_for_whoever_asks() -> None:
         "uplink_bytes": 9876,
         "downlink_bytes": 8765,
         "refused": {"MalformedFrame": 1},
+        "spent": {"decode": 0.0, "tally": 0.0},
         "seconds": 0.0,
     }
 
