@@ -32,6 +32,7 @@ from pemn.training.local import local_trainer
 from pemn.training.models import model_spec
 from pemn.wire.spec import DataPlan, LocalTraining, Spec
 from pemn_server.flower import run_server_app
+from pemn_server.log import Log
 from pemn_server.methods import choose_method
 from pemn_server.outcome import Outcome
 from pemn_server.progress import Progress
@@ -157,7 +158,7 @@ def engine(
         return local_trainer(spec, *images_of(slot, num_images), slot, _CPU, lambda: 0.0)
 
     grid = InProcessGrid(Clients(make_trainer, num_clients), estimate=estimate)
-    quiet = Progress(Console(file=io.StringIO()))
+    quiet = Progress(Log(Console(file=io.StringIO())))
 
     def run(fleet: Any) -> None:
         federation = Federation(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from pemn_server.flower import Fleet
+from pemn_server.log import Log
 from pemn_server.plan import Plan
 from pemn_server.progress import Progress, size, times_fewer
 from pemn_server.record import Record
@@ -22,7 +21,7 @@ def run_federation(
     folder: Path,
     plan: Plan,
     fleet: Fleet,
-    console: Console,
+    log: Log,
     record: Record,
     *,
     round_timeout_s: float | None = None,
@@ -36,13 +35,13 @@ def run_federation(
         folder: Where the results go; it exists.
         plan: Made from them.
         fleet: The clients.
-        console: For progress.
+        log: For progress and results.
         record: What is kept of the run; the fleet's ledger is what an earlier process has left of it.
         round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
         status: Where is noted how far the run is.
     """
-    with Progress(console, status) as progress:
+    with Progress(log, status) as progress:
         federation = Federation(
             plan.spec,
             fleet,
@@ -60,8 +59,8 @@ def run_federation(
         progress.step("writing the results")
         summary = write_results(folder, options, plan.spec, ended, fleet.ledger, fleet.wire_source)
     for line in describe(summary):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"results in {folder}/", highlight=False, markup=False, soft_wrap=True)
+        log.say(line)
+    log.say(f"results in {folder}/")
 
 
 def describe(summary: dict[str, Any]) -> list[str]:

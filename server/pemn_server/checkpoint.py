@@ -22,15 +22,8 @@ from pemn_server.settings import RunOptions
 CHECKPOINT_NAME = "checkpoint.safetensors"
 _FREE = {
     *("run_dir", "resume", "data_dir", "threads", "engine", "workers"),
-    *(
-        "listen",
-        "credentials",
-        "insecure",
-        "insecure_network",
-        "metrics",
-        "wait_timeout_s",
-        "round_timeout_s",
-    ),
+    *("listen", "credentials", "insecure", "insecure_network", "metrics", "log_format"),
+    *("wait_timeout_s", "round_timeout_s"),
 }
 """Options that decide nothing of the result."""
 

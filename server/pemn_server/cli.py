@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -72,9 +73,16 @@ def _start(arguments: Sequence[str]) -> int:
     folder = _results_folder(settings.run_dir)
     from rich.console import Console
 
+    from pemn_server.log import JsonFormatter, JsonLog, Log
     from pemn_server.start import start
 
-    start(settings, folder, Console())
+    if settings.log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
+        log: Log = JsonLog(sys.stdout)
+    else:
+        log = Log(Console())
+    start(settings, folder, log)
     return 0
 
 
@@ -88,9 +96,10 @@ def _simulate(arguments: Sequence[str]) -> int:
     folder = _results_folder(settings.run_dir)
     from rich.console import Console
 
+    from pemn_server.log import Log
     from pemn_server.simulation import simulate
 
-    simulate(settings, folder, Console())
+    simulate(settings, folder, Log(Console()))
     return 0
 
 

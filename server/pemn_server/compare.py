@@ -21,6 +21,7 @@ from pemn.processes import in_processes
 from pemn.report.comparison_files import slug
 from pemn.training.device import set_threads
 from pemn_server import checkpoint
+from pemn_server.log import Log
 from pemn_server.report import load_run, write_comparison, write_run
 from pemn_server.settings import CompareSettings, SimulateSettings
 from pemn_server.simulation import simulate
@@ -184,7 +185,7 @@ def _run(settings: SimulateSettings) -> PemnError | None:
         try:
             console = Console(file=log, width=200, highlight=False)
             threads = settings.threads or torch.get_num_threads()  # this process's share of the cores
-            simulate(settings.model_copy(update={"resume": resume, "threads": threads}), folder, console)
+            simulate(settings.model_copy(update={"resume": resume, "threads": threads}), folder, Log(console))
         except PemnError as error:
             return error
     return None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from rich.console import Console
 from rich.status import Status
 
-from pemn.console import printable
 from pemn.errors import PemnError
+from pemn_server.log import Log
 from pemn_server.status import RunStatus
 
 _REMINDER_S = 60.0
@@ -50,25 +50,25 @@ class Progress:
     """Prints the run's progress, and notes it for whoever asks.
 
     Args:
-        console: Where to; a moving line is shown on terminals only.
+        log: Where to.
         status: Where it is noted.
         clock: Seconds, for the time that is left.
     """
 
     def __init__(
         self,
-        console: Console,
+        log: Log,
         status: RunStatus | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console, self._noted, self._clock = console, status or RunStatus(0, 0), clock
+        self._log, self._noted, self._clock = log, status or RunStatus(0, 0), clock
         self._status: Status | None = None
         self._round_ends: list[float] = []
         self._waiting_text, self._waiting_said = "", 0.0
 
     def __enter__(self) -> Progress:
-        if self._console.is_terminal:
-            self._status = self._console.status("starting")
+        self._status = self._log.moving_line()
+        if self._status:
             self._status.start()
         return self
 
@@ -76,15 +76,13 @@ class Progress:
         if self._status:
             self._status.stop()
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, **facts: Any) -> None:
         """Prints a line."""
-        self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+        self._log.say(text, **facts)
 
     def warn(self, text: str) -> None:
         """Prints a line about something that went wrong and was dealt with."""
-        self._console.print(
-            f"warning: {printable(text)}", style="yellow", highlight=False, markup=False, soft_wrap=True
-        )
+        self._log.say(text, is_warning=True)
 
     @contextmanager
     def timed(self, work: str) -> Iterator[None]:
@@ -136,7 +134,8 @@ class Progress:
         self.say(
             f"round {report.round:{width}}/{report.num_rounds}  clients {report.num_votes}/{report.num_clients}"
             f"  test accuracy {report.accuracy:.4f}  up {size(report.up_bytes)}  down {size(report.down_bytes)}"
-            f"  so far {times_fewer(report.saving)}{self._time_left(report)}"
+            f"  so far {times_fewer(report.saving)}{self._time_left(report)}",
+            **asdict(report),
         )
 
     def _time_left(self, report: RoundReport) -> str:

@@ -167,6 +167,9 @@ class StartSettings(BaseSettings, RunOptions):
         default=False, description="listen without TLS, to whoever comes; on this machine only"
     )
     insecure_network: bool = Field(default=False, description="with --insecure: on a network as well")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="what the server writes: lines for a person, or a JSON object a line"
+    )
     metrics: str | None = Field(
         default=None, description="HOST:PORT for Prometheus; whoever reaches it can read how the run goes"
     )

@@ -14,7 +14,6 @@ from pathlib import Path
 from weakref import WeakValueDictionary
 
 import numpy as np
-from rich.console import Console
 
 from pemn.errors import ConfigError, FileError, WrongSpec
 from pemn.federation.public import PublicState
@@ -36,6 +35,7 @@ from pemn_client.workers import Workers, workers
 from pemn_server import checkpoint
 from pemn_server.app import run_federation
 from pemn_server.flower import Message, PemnGrid, run_server_app
+from pemn_server.log import Log
 from pemn_server.outcome import Outcome
 from pemn_server.plan import Plan, make_plan
 from pemn_server.record import LedgerRecord, read_entries
@@ -221,7 +221,7 @@ class InProcessGrid(PemnGrid):
         self._wire[slot] = (up + added, down) if direction == "up" else (up, down + added)
 
 
-def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None:
+def simulate(settings: SimulateSettings, folder: Path, log: Log) -> None:
     """Runs a federation and writes its results.
 
     Raises:
@@ -256,10 +256,10 @@ def simulate(settings: SimulateSettings, folder: Path, console: Console) -> None
             raise ConfigError(f"these options make no run: {error}") from error
         if settings.engine == "ray":
             prepare_run_dir(folder)
-            _tell(console, plan, f"{settings.num_slots} clients on Ray")
-            _simulate_on_ray(settings, folder, plan, make_trainer, console)
+            _tell(log, plan, f"{settings.num_slots} clients on Ray")
+            _simulate_on_ray(settings, folder, plan, make_trainer, log)
         else:
-            _simulate_here(settings, folder, plan, kept, trainers, console)
+            _simulate_here(settings, folder, plan, kept, trainers, log)
 
 
 @contextmanager
@@ -278,7 +278,7 @@ def _simulate_here(
     plan: Plan,
     kept: checkpoint.Checkpoint | None,
     trainers: Cohorts | Workers,
-    console: Console,
+    log: Log,
 ) -> None:
     clients = Clients(trainers, settings.num_slots)
     grid = InProcessGrid(
@@ -295,9 +295,9 @@ def _simulate_here(
         clients.go_on(plan.spec, kept.outcome.state, kept.memories)
         grid.go_on(_entries(folder, kept.num_entries))
         told += f", going on after round {kept.outcome.state.public.round}"
-    _tell(console, plan, f"{settings.num_slots} clients in this process{told}")
+    _tell(log, plan, f"{settings.num_slots} clients in this process{told}")
     with _SimulationRecord(folder, settings, plan.spec, grid, clients, kept) as record:
-        run_server_app(grid, lambda fleet: run_federation(settings, folder, plan, fleet, console, record))
+        run_server_app(grid, lambda fleet: run_federation(settings, folder, plan, fleet, log, record))
 
 
 class _SimulationRecord(LedgerRecord):
@@ -326,7 +326,7 @@ class _SimulationRecord(LedgerRecord):
 
 
 def _simulate_on_ray(
-    settings: SimulateSettings, folder: Path, plan: Plan, make_trainer: TrainerFactory, console: Console
+    settings: SimulateSettings, folder: Path, plan: Plan, make_trainer: TrainerFactory, log: Log
 ) -> None:
     from pemn_server.stock import run_on_ray
 
@@ -338,7 +338,7 @@ def _simulate_on_ray(
         with LedgerRecord(folder) as record:
             run_on_ray(
                 lambda fleet: run_federation(
-                    settings, folder, plan, fleet, console, record, wait_timeout_s=_RAY_WAIT_S
+                    settings, folder, plan, fleet, log, record, wait_timeout_s=_RAY_WAIT_S
                 ),
                 client_app(SharedNodes(store, make_trainer, threads), explain=True),
                 num_slots=settings.num_slots,
@@ -348,9 +348,9 @@ def _simulate_on_ray(
         shutil.rmtree(store, ignore_errors=True)  # nothing goes on from it
 
 
-def _tell(console: Console, plan: Plan, text: str) -> None:
+def _tell(log: Log, plan: Plan, text: str) -> None:
     told = f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {text}"
-    console.print(told, highlight=False, soft_wrap=True)
+    log.say(told)
 
 
 def _entries(folder: Path, count: int) -> list[Entry]:

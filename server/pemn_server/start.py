@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from rich.console import Console
-
 from pemn.files import prepare_run_dir
 from pemn.link.address import Address
 from pemn.link.enrolment import Enrolment
@@ -20,6 +18,7 @@ from pemn.training.device import set_threads
 from pemn_server.app import run_federation
 from pemn_server.flower import run_server_app
 from pemn_server.link_grid import LinkGrid
+from pemn_server.log import Log
 from pemn_server.metrics import metered
 from pemn_server.operations import commands
 from pemn_server.operator import operated
@@ -29,7 +28,7 @@ from pemn_server.settings import StartSettings
 from pemn_server.status import RunStatus
 
 
-def start(settings: StartSettings, folder: Path, console: Console) -> None:
+def start(settings: StartSettings, folder: Path, log: Log) -> None:
     """Waits for the clients, runs the rounds, writes the results and lets the clients go.
 
     A folder with a run that was stopped or killed is gone on with. SIGTERM stops a run so.
@@ -38,7 +37,7 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
         PemnError: If the options, the folder, the data, the port or the clients do not allow it.
     """
     settings.check_tls()
-    with _parked(folder, console), ExitStack() as stack:
+    with _parked(folder, log), ExitStack() as stack:
         address = Address.parse(settings.listen)
         set_threads(settings.threads, num_processes=settings.num_slots + 1 if address.is_loopback else 1)
         credentials = enrolment = None
@@ -69,15 +68,11 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
         else:
             told = f"going on after round {record.last_round}, {told}"
             grid.ledger.go_on(record.entries, {})
-        console.print(
-            f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {told}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        log.say(f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {told}")
         stack.enter_context(operated(folder, commands(status, grid, enrolment)))
         if settings.metrics is not None:
             at = stack.enter_context(metered(settings.metrics, status))
-            console.print(f"metrics on http://{at}/metrics", highlight=False, soft_wrap=True)
+            log.say(f"metrics on http://{at}/metrics")
         run_server_app(
             grid,
             lambda fleet: run_federation(
@@ -85,7 +80,7 @@ def start(settings: StartSettings, folder: Path, console: Console) -> None:
                 folder,
                 plan,
                 fleet,
-                console,
+                log,
                 record,
                 round_timeout_s=settings.round_timeout_s,
                 wait_timeout_s=settings.wait_timeout_s,
@@ -99,7 +94,7 @@ class _Terminated(BaseException):
 
 
 @contextmanager
-def _parked(folder: Path, console: Console) -> Iterator[None]:
+def _parked(folder: Path, log: Log) -> Iterator[None]:
     """Ends what runs here when SIGTERM comes: all that counts is on the disk already."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -113,6 +108,6 @@ def _parked(folder: Path, console: Console) -> Iterator[None]:
         text = "nothing has begun"
         if is_begun(folder):
             text = f"the same command with --run-dir {folder} goes on with the run"
-        console.print(f"stopped: {text}", highlight=False, markup=False, soft_wrap=True)
+        log.say(f"stopped: {text}")
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -14,6 +14,7 @@ from pemn.files import prepare_run_dir
 from pemn.training.device import set_threads
 from pemn_server.app import run_federation
 from pemn_server.flower import Context, Fleet, Grid, server_app
+from pemn_server.log import Log
 from pemn_server.plan import make_plan
 from pemn_server.record import LedgerRecord
 from pemn_server.settings import StockSettings
@@ -39,7 +40,7 @@ def _run(grid: Grid, context: Context) -> None:
             folder,
             plan,
             Fleet(StockGrid(grid, settings.num_slots)),
-            Console(),
+            Log(Console()),
             record,
             round_timeout_s=settings.round_timeout_s,
             wait_timeout_s=settings.wait_timeout_s,

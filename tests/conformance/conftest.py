@@ -18,6 +18,7 @@ from pemn.wire.messages import Content, decode, encode
 from pemn_client.settings import StartSettings as ClientSettings
 from pemn_client.start import start as start_client
 from pemn_server.flower import PemnGrid
+from pemn_server.log import Log
 from pemn_server.settings import SimulateSettings, StartSettings
 from pemn_server.simulation import InProcessGrid, simulate
 from pemn_server.start import start
@@ -68,7 +69,7 @@ class Run:
 
 
 def run_in_process(folder: Path) -> None:
-    simulate(SimulateSettings(**OPTIONS), folder, Console(quiet=True))
+    simulate(SimulateSettings(**OPTIONS), folder, Log(Console(quiet=True)))
 
 
 def run_over_grpc(folder: Path, cut_every_s: float | None = None) -> None:
@@ -106,7 +107,7 @@ def run_over_grpc(folder: Path, cut_every_s: float | None = None) -> None:
     try:
         # Clients that fail must not be waited for without end.
         settings = StartSettings(listen=f"127.0.0.1:{port}", insecure=True, wait_timeout_s=60, **OPTIONS)
-        start(settings, folder, Console(quiet=True))
+        start(settings, folder, Log(Console(quiet=True)))
         over.set()
         for thread in threads:
             thread.join(30)

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from pemn.files import read_lines
+from pemn_server.log import Log
 from pemn_server.settings import SimulateSettings
 from pemn_server.simulation import simulate
 from tests.conformance.flower_site import LOOPBACK, FlowerSite
@@ -36,7 +37,7 @@ needs_ray = pytest.mark.skipif(
 
 
 def simulated(folder: Path, **options: Any) -> Path:
-    simulate(SimulateSettings(**OPTIONS | options), folder, Console(quiet=True))
+    simulate(SimulateSettings(**OPTIONS | options), folder, Log(Console(quiet=True)))
     return folder
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from pemn.federation.levels import HIGHEST, LOWEST
 from pemn.wire.messages import Metrics
 from pemn_server.flower import Fleet, run_server_app
+from pemn_server.log import Log
 from pemn_server.progress import Progress
 from pemn_server.record import Record
 from pemn_server.run import Federation
@@ -53,7 +54,7 @@ def kept_memory(num_clients: int) -> int:
                 round_timeout_s=None,
                 wait_timeout_s=None,
                 accuracy=lambda _: 0.0,
-                progress=Progress(Console(file=io.StringIO())),
+                progress=Progress(Log(Console(file=io.StringIO()))),
                 record=Record(),
             )
             assert federation.run().state.public.round == ROUNDS

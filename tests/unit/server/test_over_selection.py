@@ -18,6 +18,7 @@ from pemn.federation.levels import HIGHEST, LOWEST
 from pemn.ledger import Entry
 from pemn.wire.messages import Metrics, Update
 from pemn_server.flower import Fleet, run_server_app
+from pemn_server.log import Log
 from pemn_server.outcome import Outcome
 from pemn_server.progress import Progress
 from pemn_server.record import Record
@@ -74,7 +75,7 @@ def run(
             round_timeout_s=None,
             wait_timeout_s=None,
             accuracy=lambda _: 0.0,
-            progress=Progress(Console(file=io.StringIO())),
+            progress=Progress(Log(Console(file=io.StringIO()))),
             record=votes,
         )
         outcomes.append(federation.run())
@@ -138,7 +139,7 @@ def test_a_simulation_with_lost_clients_goes_on_bit_for_bit(
             prog="test",
             env_prefix="PEMN_TEST_",
         ).settings
-        simulate(settings, folder, Console(file=io.StringIO()))
+        simulate(settings, folder, Log(Console(file=io.StringIO())))
         found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
         del found["seconds"], found["state_hash"]
         return found

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from pemn.errors import MalformedFrame
+from pemn_server.log import Log
 from pemn_server.progress import Progress, RoundReport, size, times_fewer
 from pemn_server.status import RunStatus
 
@@ -24,7 +25,7 @@ def test_sizes(num_bytes: float, text: str) -> None:
 def test_a_round_is_one_line_with_all_that_matters() -> None:
     times = iter([100.0, 110.0, 120.0])
     out = io.StringIO()
-    with Progress(Console(file=out, width=60), clock=lambda: next(times)) as progress:
+    with Progress(Log(Console(file=out, width=60)), clock=lambda: next(times)) as progress:
         for round_ in (1, 2, 3):
             progress.round_done(RoundReport(round_, 20, 3, 4, 0.91237, 4321, 5678, 9876, 8765, 63.4))
     first, _, line = out.getvalue().splitlines()
@@ -43,7 +44,7 @@ def test_a_round_is_one_line_with_all_that_matters() -> None:
 
 def test_what_a_person_sees_is_noted_for_whoever_asks() -> None:
     status = RunStatus(0xAB, 20, lambda: [0, 2], clock=lambda: 5.0)
-    with Progress(Console(file=io.StringIO()), status) as progress:
+    with Progress(Log(Console(file=io.StringIO())), status) as progress:
         progress.waiting([2], 3)
         assert status.snapshot()["phase"] == "waiting for clients"
         progress.training(1, 2, 3)
@@ -68,7 +69,7 @@ def test_what_a_person_sees_is_noted_for_whoever_asks() -> None:
 
 def test_waiting_is_shown_where_no_line_can_move() -> None:
     out = io.StringIO()
-    with Progress(Console(file=out)) as progress:
+    with Progress(Log(Console(file=out))) as progress:
         progress.waiting([2], 3)
         progress.waiting([2], 3)
         progress.training(1, 0, 3)
@@ -77,14 +78,14 @@ def test_waiting_is_shown_where_no_line_can_move() -> None:
 
 def test_foreign_text_is_no_markup() -> None:
     out = io.StringIO()
-    with Progress(Console(file=out, width=80)) as progress:
+    with Progress(Log(Console(file=out, width=80))) as progress:
         progress.warn("client 0: says [red]data[/red] set [/]")
     assert "[red]data[/red]" in out.getvalue()
 
 
 def test_a_client_cannot_write_over_the_terminal() -> None:
     out = io.StringIO()
-    with Progress(Console(file=out, width=80)) as progress:
+    with Progress(Log(Console(file=out, width=80))) as progress:
         progress.warn("client 0: says \x1b[2J\x1b]0;owned\x07 round 20/20")
         progress.say("client 0: \x1b[31m")
     assert "\x1b" not in out.getvalue()

@@ -19,6 +19,7 @@ from pemn.wire.spec import Spec
 from pemn_client.node import Node
 from pemn_client.store import MemoryStore
 from pemn_server.flower import Fleet, PemnGrid
+from pemn_server.log import Log
 from pemn_server.outcome import Outcome
 from pemn_server.progress import Progress
 from pemn_server.record import LedgerRecord, read_entries
@@ -92,7 +93,7 @@ def run(
 ) -> Outcome:
     with (
         log.open("w") as file,
-        Progress(Console(file=file, width=200)) as progress,
+        Progress(Log(Console(file=file, width=200))) as progress,
         LedgerRecord(log.parent) as record,
     ):
         federation = Federation(

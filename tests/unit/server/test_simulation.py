@@ -30,6 +30,7 @@ from pemn.wire.messages import Metrics
 from pemn.wire.spec import METHODS, Spec
 from pemn_client.store import MemoryStore
 from pemn_server import checkpoint
+from pemn_server.log import Log
 from pemn_server.outcome import Outcome
 from pemn_server.plan import make_plan
 from pemn_server.settings import RunOptions, SimulateSettings
@@ -47,7 +48,7 @@ def settings_of(folder: Path, *options: str) -> SimulateSettings:
 
 
 def run(folder: Path, *options: str) -> dict[str, Any]:
-    simulate(settings_of(folder, *options), folder, Console(file=io.StringIO(), width=200))
+    simulate(settings_of(folder, *options), folder, Log(Console(file=io.StringIO(), width=200)))
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 
