@@ -9,13 +9,15 @@ Source: docs/wire.md, "The ledger".
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Direction: TypeAlias = Literal["up", "down"]
 DIRECTIONS: tuple[Direction, Direction] = ("up", "down")
+
+Column: TypeAlias = Literal["payload", "framed", "wire"]
 
 Wire: TypeAlias = Mapping[int, tuple[int, int]]
 """Bytes so far on the connections of each slot: (up, down)."""
@@ -36,21 +38,26 @@ class Entry:
 
 
 class Ledger:
-    """Collects what is sent and received, and closes it round by round."""
+    """Collects what is sent and received, and closes it round by round.
+
+    Of the rounds that are closed it knows the sums alone: a run may be long.
+    """
 
     def __init__(self) -> None:
-        self.entries: list[Entry] = []
+        self.num_entries = 0
+        self._totals: Counter[tuple[Direction, Column]] = Counter()
+        self._by_kind: Counter[str] = Counter()
         self._open: dict[tuple[int, Direction], Entry] = {}
         self._before: dict[int, tuple[int, int]] = defaultdict(lambda: (0, 0))
 
     def go_on(self, entries: Iterable[Entry], wire: Wire) -> None:
-        """Takes up the books of an earlier process, at the end of a round.
+        """Takes up the books of an earlier process, at the end of a round, before the first message.
 
         Args:
             entries: All that it has closed.
             wire: Bytes of each slot that are in these books already.
         """
-        self.entries = list(entries)
+        self._add(entries)
         self._before.update(wire)
 
     def note(
@@ -96,19 +103,24 @@ class Ledger:
         for entry in closed:
             entry.round = round_
         self._open = {}
-        self.entries += closed
+        self._add(closed)
         return closed
 
-    def total(self, direction: Direction, column: Literal["payload", "framed", "wire"]) -> int:
+    def _add(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self.num_entries += 1
+            self._by_kind.update(entry.payload_by_kind)
+            self._totals[entry.direction, "payload"] += entry.payload
+            self._totals[entry.direction, "framed"] += entry.framed
+            self._totals[entry.direction, "wire"] += entry.framed if entry.wire is None else entry.wire
+
+    def total(self, direction: Direction, column: Column) -> int:
         """Returns the sum of a column over all closed rounds; unknown wire bytes count as framed ones."""
-        chosen = [entry for entry in self.entries if entry.direction == direction]
-        if column == "wire":
-            return sum(entry.framed if entry.wire is None else entry.wire for entry in chosen)
-        return sum(getattr(entry, column) for entry in chosen)
+        return self._totals[direction, column]
 
     def total_of_kind(self, kind: str) -> int:
         """Returns the payload of all messages of a kind."""
-        return sum(entry.payload_by_kind.get(kind, 0) for entry in self.entries)
+        return self._by_kind[kind]
 
     def _entry(self, slot: int, direction: Direction) -> Entry:
         key = (slot, direction)

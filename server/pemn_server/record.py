@@ -110,8 +110,7 @@ class DurableRecord(LedgerRecord):
                 self._snapshot(kept.outcome)
             self._closed = set(self._journal.closed())
             self.last_round = max([kept.outcome.state.public.round, *self._closed])
-            self.entries = read_entries(folder, self.last_round)
-            super().__init__(folder, kept.outcome, len(self.entries))
+            super().__init__(folder, kept.outcome, len(self.entries()))
         except BaseException:
             self._journal.close()
             raise
@@ -119,6 +118,10 @@ class DurableRecord(LedgerRecord):
     def __exit__(self, *_: object) -> None:
         super().__exit__()
         self._journal.close()
+
+    def entries(self) -> list[Entry]:
+        """Returns what an earlier process has written into the ledger, up to the last round that was closed."""
+        return read_entries(self._folder, self.last_round)
 
     def votes(self, round_: int) -> Mapping[int, Update]:
         """See `Record`.

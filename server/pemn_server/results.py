@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from pemn.export.dense import dense, with_tensors
 from pemn.export.packed import packed
 from pemn.export.skeleton import skeleton
 from pemn.federation.release import start_edges
-from pemn.files import REPORT_NAME, SUMMARY_NAME, write_atomic
+from pemn.files import LEDGER_NAME, REPORT_NAME, SUMMARY_NAME, read_lines, write_atomic
 from pemn.ledger import Direction, Ledger
 from pemn.methods import method_of
 from pemn.rebuild import named_tensors, weights_sha256
@@ -25,6 +24,7 @@ from pemn.training.networks import build
 from pemn.wire.protocols import FedPMProtocol, MaskProtocol
 from pemn.wire.spec import Spec
 from pemn_server.outcome import Outcome
+from pemn_server.report import MAX_LEDGER_BYTES
 from pemn_server.run import fedavg_bytes
 from pemn_server.settings import RunOptions
 
@@ -62,7 +62,8 @@ def write_results(
     for name, data in files.items():
         write_atomic(folder / name, data)
     summary = summarise(options, spec, weights, outcome, ledger, wire_source, model_bytes)
-    page = render(summary, [asdict(entry) for entry in ledger.entries], images_by_slot=outcome.images)
+    lines = read_lines(folder / LEDGER_NAME, max_bytes=MAX_LEDGER_BYTES, what="ledger")
+    page = render(summary, lines, images_by_slot=outcome.images)
     write_atomic(folder / REPORT_NAME, page.encode())
     write_atomic(folder / SUMMARY_NAME, (json.dumps(summary, indent=2) + "\n").encode())
     return summary

@@ -88,7 +88,7 @@ class Federation:
         """
         outcome = self._take_up()
         returns = outcome.state.public.round == self._num_rounds
-        if not self._fleet.ledger.entries:
+        if not self._fleet.ledger.num_entries:
             outcome.state, _ = self._wait_for_clients(outcome.state)
             self._record.keep_end(0, self._fleet.close_round(0))
         began = time.monotonic() - outcome.seconds

@@ -320,7 +320,7 @@ class _SimulationRecord(LedgerRecord):
             super().__init__(folder, kept.outcome, kept.num_entries)
 
     def keep_outcome(self, outcome: Outcome) -> None:
-        memories, num_entries = self._clients.memories(self._spec), len(self._grid.ledger.entries)
+        memories, num_entries = self._clients.memories(self._spec), self._grid.ledger.num_entries
         reached = checkpoint.Checkpoint(self._spec, outcome, num_entries, memories)
         checkpoint.save(self._folder / checkpoint.CHECKPOINT_NAME, self._settings, self._server, reached)
 

@@ -67,7 +67,7 @@ def start(settings: StartSettings, folder: Path, log: Log) -> None:
             record = stack.enter_context(DurableRecord(folder, settings, plan.spec))
         else:
             told = f"going on after round {record.last_round}, {told}"
-            grid.ledger.go_on(record.entries, {})
+            grid.ledger.go_on(record.entries(), {})
         log.say(f"run {plan.spec.run_id:016x}, seed {plan.spec.model.seed}: {told}")
         stack.enter_context(operated(folder, commands(status, grid, enrolment)))
         if settings.metrics is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pemn.ledger import Ledger
+from pemn.ledger import Entry, Ledger
 from pemn.wire.messages import Ack, Broadcast, Content, Failure, Metrics, Update, encode, num_bytes_by_kind
 
 NUM_CLIENTS, NUM_ROUNDS, NUM_PARAMS = 3, 4, 20_000
@@ -18,7 +18,7 @@ RUN_ID = 0xFEDCBA9876543210
 
 @pytest.fixture
 def ledger() -> list[dict[str, Any]]:
-    book = Ledger()
+    book, entries = Ledger(), list[Entry]()
     on_wire = dict.fromkeys(range(NUM_CLIENTS), (0, 0))
     for round_ in range(NUM_ROUNDS + 2):
         for slot in range(NUM_CLIENTS):
@@ -36,8 +36,8 @@ def ledger() -> list[dict[str, Any]]:
                 data = encode(content)
                 book.note(slot, direction, len(data), num_bytes_by_kind(data), len(data) + 9)  # type: ignore[arg-type]
             on_wire[slot] = (on_wire[slot][0] + 1300, on_wire[slot][1] + 2500)
-        book.close_round(round_, on_wire)
-    lines: list[dict[str, Any]] = json.loads(json.dumps([asdict(entry) for entry in book.entries]))
+        entries += book.close_round(round_, on_wire)
+    lines: list[dict[str, Any]] = json.loads(json.dumps([asdict(entry) for entry in entries]))
     return lines
 
 
