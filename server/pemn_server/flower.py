@@ -43,12 +43,16 @@ class PemnGrid(Grid):
     hand_over = False
     """Whether contents are handed over as they are."""
 
+    keeps_tasks = False
+    """Whether a client that can be reached does all its tasks, in their order, whoever waits for the answers."""
+
     def __init__(self) -> None:
         self._ledger = Ledger()
         self._lock = threading.Lock()
         self._next_id = 1
         self._pending: dict[int, Message] = {}
         self._done: dict[int, Message] = {}
+        self._left: dict[int, int] = {}
 
     @property
     def ledger(self) -> Ledger:
@@ -74,6 +78,11 @@ class PemnGrid(Grid):
     def is_quiet(self) -> bool:
         """Returns whether nobody will answer any more, as far as is known here."""
         return False
+
+    def busy(self) -> set[int]:
+        """Returns the slots that are at work at a task for whose answer nobody waits any more."""
+        with self._lock:
+            return set(self._left.values())
 
     @abstractmethod
     def wire(self) -> Wire | None:
@@ -102,6 +111,8 @@ class PemnGrid(Grid):
     def _arrived(self, slot: int, message_id: int, content: bytes) -> None:
         """Takes an answer; one that nobody waits for, or not from this slot, is dropped."""
         with self._lock:
+            if self._left.get(message_id) == slot:
+                del self._left[message_id]
             task = self._pending.get(message_id)
             if task is not None and task.metadata.dst_node_id == slot + 1:
                 del self._pending[message_id]
@@ -248,9 +259,18 @@ class Fleet:
         """Ends a round in the ledger and returns its entries."""
         return self._grid.close_round(round_)
 
+    @property
+    def keeps_tasks(self) -> bool:
+        """Whether a client that can be reached does all its tasks; see `PemnGrid`."""
+        return self._grid.keeps_tasks
+
     def finish(self) -> None:
         """Tells the clients that the run is over and waits, but not for ever, until they have left."""
         self._grid.finish()
+
+    def busy(self) -> set[int]:
+        """Returns the slots that are at work at a task for whose answer nobody waits; see `PemnGrid`."""
+        return self._grid.busy()
 
     def slots(self) -> list[int]:
         """Returns the slots of the clients that can be reached now, ascending."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import grpc
 
@@ -33,6 +33,8 @@ class LinkGrid(PemnGrid):
         enrolment: Who may take part; None: whoever comes.
         on_refused: Told, in the link's thread, why a client was sent away.
     """
+
+    keeps_tasks = True
 
     def __init__(
         self,
@@ -97,6 +99,14 @@ class LinkGrid(PemnGrid):
         """The kernel counts the bytes of each socket, on Linux."""
         return "framed" if self.wire() is None else "socket"
 
+    def forget(self, message_ids: Iterable[str]) -> None:
+        """See `PemnGrid`; a client that has its task goes on with it all the same."""
+        with self._lock:
+            for number in map(int, message_ids):
+                if task := self._pending.pop(number, None):
+                    self._left[number] = task.metadata.dst_node_id - 1
+                self._done.pop(number, None)
+
     def slots(self) -> list[int]:
         """Returns the slots that have a session."""
         return self._link.connected()
@@ -128,6 +138,8 @@ class LinkGrid(PemnGrid):
 
     def _leave(self, slot: int) -> None:
         _LOG.info("client %d has left", slot)
+        with self._lock:
+            self._left = {number: owner for number, owner in self._left.items() if owner != slot}
         for message_id, (receiver, _) in list(self._sending.items()):
             if receiver == slot:  # void; what is still wanted is sent again when the client is back
                 self._sending.pop(message_id, None)

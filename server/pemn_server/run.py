@@ -232,11 +232,19 @@ class Federation:
         return state, num_asked
 
     def _choose(self, round_: int, here: set[int]) -> list[int]:
-        """Returns the slots that a round asks, in the order in which it asks them."""
+        """Returns the slots that a round asks, in the order in which it asks them.
+
+        One that is still at work for an earlier round is asked only if there are too few others: it would answer late
+        again.
+        """
+        free = here - self._fleet.busy()
         if self._cohort is None:
-            return sorted(here)
+            return sorted(free if len(free) >= self._min_clients else here)
         seed, num_slots = self._spec.model.seed, self._spec.data.num_slots
-        drawn = participants(seed, round_, num_slots, math.ceil(self._cohort * self._over_select), here)
+        count = math.ceil(self._cohort * self._over_select)
+        drawn = participants(seed, round_, num_slots, count, free)
+        if len(drawn) < count:
+            drawn += participants(seed, round_, num_slots, count - len(drawn), here - free)
         # Where the first to answer count, the order in which they are asked must favour nobody.
         return drawn if self._over_select > 1 else sorted(drawn)
 
@@ -249,9 +257,10 @@ class Federation:
         """Adds to the ballot; returns the state and the clients that are out of step."""
         round_ = state.public.round + 1
         self._progress.training(round_, len(ballot), num_asked)
-        tasks, out_of_step = self._server.tasks(state, slots), list[int]()
+        tasks, out_of_step, answered = self._server.tasks(state, slots), list[int](), set[int]()
         with closing(self._fleet.ask("train", tasks, round_, self._round_timeout_s)) as answers:
             for answer in answers:
+                answered.add(answer.slot)
                 try:
                     update = _update(answer)
                     with self._progress.timed("decode"):
@@ -265,6 +274,10 @@ class Federation:
                 self._progress.training(round_, len(ballot), num_asked)
                 if self._has_enough(ballot):
                     break
+        if self._fleet.keeps_tasks:
+            # Those that are late have their task: when they come to the next one, they will have this public state.
+            for slot in (tasks.keys() - answered) & set(self._fleet.slots()):
+                state = self._server.seen(state, slot)
         return state, out_of_step
 
     def _after(self, error: PemnError, state: ServerState, slot: int) -> ServerState:

@@ -34,7 +34,9 @@ def test_every_line_is_an_object_with_all_facts() -> None:
         progress.round_done(RoundReport(3, 20, 2, 4, 0.5, 10, 20, 30, 40, 9.5))
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["level"] for line in lines] == ["info", "warning", "info"]
-    assert lines[1]["text"] == "client 0: says \x1b[2J\nno"  # JSON, so nothing of it reaches a terminal as it is
+    assert (
+        lines[1]["text"] == "client 0: says \x1b[2J\nno"
+    )  # JSON, so nothing of it reaches a terminal as it is
     assert "\x1b" not in out.getvalue()
     assert lines[2]["round"] == 3
     assert lines[2]["accuracy"] == 0.5
