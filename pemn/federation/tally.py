@@ -75,7 +75,7 @@ class Tally:
         Raises:
             LocalError: If there are no such weights or `start` is no multiple of 8.
         """
-        return self.counters(start, stop) - np.int32(self._num_votes)
+        return self.counters(start, stop) - np.int32(self.num_votes)
 
     def counters(self, start: int, stop: int) -> NDArray[np.int32]:
         """Returns the sums plus K: int32, 0 .. 2 K; see `sums`."""

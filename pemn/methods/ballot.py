@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pemn.errors import WrongRound
+from pemn.methods.mask import FlipTally
 from pemn.methods.method import Tally
 from pemn.wire.messages import Metrics
 
@@ -57,6 +58,10 @@ class Ballot:
     def metrics(self) -> Mapping[int, Metrics]:
         """For each slot that has voted, what it said of its work."""
         return MappingProxyType(self._metrics)
+
+    def left_out(self) -> list[int]:
+        """Returns the slots whose votes a defence leaves out, ascending; asked for when all votes are there."""
+        return self.tally.left_out() if isinstance(self.tally, FlipTally) else []
 
     def add(self, vote: Vote) -> None:
         """Counts a vote.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pemn.errors import MalformedFrame
 from pemn.federation import tally
+from pemn.federation.defence import Defence, TrimmedTally, outliers
 from pemn.federation.flips import Draw, Flips, decode_flips, draw_flips, encode_flips, flips_size
 from pemn.federation.levels import Levels
 from pemn.federation.moves import decode_moves, encode_moves, moves_size
@@ -34,12 +35,47 @@ from pemn.wire.spec import Spec
 class FlipTally:
     """Holds sums and up to seven votes, so its size hardly grows with their number."""
 
-    def __init__(self, num_params: int) -> None:
-        self.flips = tally.Tally(num_params)
+    def __init__(self, num_params: int, defence: Defence = Defence.NONE) -> None:
+        self._flips = (TrimmedTally if defence is Defence.TRIM else tally.Tally)(num_params)
+
+    @property
+    def flips(self) -> tally.Tally:
+        """What was counted."""
+        return self._flips
+
+    def left_out(self) -> list[int]:
+        """Returns the slots whose votes do not count."""
+        return []
 
     def add(self, slot: int, vote: Flips, metrics: Metrics) -> None:
         """Takes a vote; all are equal."""
-        self.flips.add(vote)
+        self._flips.add(vote)
+
+
+class ScoredFlipTally(FlipTally):
+    """Holds all votes of the round, a bit a weight each: which of them count is known when all are there."""
+
+    def __init__(self, num_params: int) -> None:
+        super().__init__(num_params)
+        self._votes: dict[int, Flips] = {}
+
+    @property
+    def flips(self) -> tally.Tally:
+        """See `FlipTally`."""
+        counted, left_out = tally.Tally(self._flips.num_params), self.left_out()
+        for slot, vote in self._votes.items():
+            if slot not in left_out:
+                counted.add(vote)
+        return counted
+
+    def left_out(self) -> list[int]:
+        """See `FlipTally`."""
+        slots = sorted(self._votes)
+        return [slots[i] for i in outliers([self._votes[slot] for slot in slots])]
+
+    def add(self, slot: int, vote: Flips, metrics: Metrics) -> None:
+        """See `FlipTally`."""
+        self._votes[slot] = vote
 
 
 @dataclass(frozen=True)
@@ -50,11 +86,13 @@ class MaskMethod:
         spec: The run.
         protocol: How the public state moves.
         levels: From k to probabilities.
+        defence: What of a round's votes the server leaves out.
     """
 
     spec: Spec
     protocol: MaskProtocol
     levels: Levels
+    defence: Defence = Defence.NONE
 
     @classmethod
     def of(cls, spec: Spec) -> MaskMethod:
@@ -100,14 +138,17 @@ class MaskMethod:
 
     def tally(self) -> FlipTally:
         """See `Method`."""
-        return FlipTally(self.levels.num_params)
+        if self.defence is Defence.SCORE:
+            return ScoredFlipTally(self.levels.num_params)
+        return FlipTally(self.levels.num_params, self.defence)
 
     def commit(self, public: PublicState, private: Private, votes: FlipTally) -> tuple[PublicState, Private]:
         """See `Method`."""
         round_ = public.round + 1
         q = self.levels.at(public.values)
-        p_hat = tally.learn(self.protocol, round_, private[0], votes.flips)
-        if votes.flips.num_votes:
+        flips = votes.flips
+        p_hat = tally.learn(self.protocol, round_, private[0], flips)
+        if flips.num_votes:
             p_hat = tally.forget(self.protocol, round_, p_hat, q)
         learnt: Private = (p_hat,)
         if self.protocol.window > 1:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from pemn.errors import OutOfSync, WrongRound
+from pemn.errors import LocalError, OutOfSync, WrongRound
+from pemn.federation.defence import Defence
 from pemn.federation.public import PublicState
 from pemn.methods.ballot import Ballot, Vote
+from pemn.methods.mask import MaskMethod
 from pemn.methods.method import Method, Private
 from pemn.methods.registry import method_of
 from pemn.rebuild import weights_sha256
@@ -58,9 +60,21 @@ class Server:
     hand_over: bool = False
 
     @classmethod
-    def of(cls, spec: Spec, late_rounds: int = 0, past_rounds: int = 16, hand_over: bool = False) -> Server:
-        """Returns the server's half of a run."""
-        return cls(method_of(spec), late_rounds, past_rounds, hand_over)
+    def of(
+        cls,
+        spec: Spec,
+        late_rounds: int = 0,
+        past_rounds: int = 16,
+        hand_over: bool = False,
+        defence: Defence = Defence.NONE,
+    ) -> Server:
+        """Returns the server's half of a run; a defence is for `mask` alone."""
+        method = method_of(spec)
+        if isinstance(method, MaskMethod):
+            method = replace(method, defence=defence)
+        elif defence is not Defence.NONE:
+            raise LocalError("defence", got=defence, wanted="the method mask", where=spec.method)
+        return cls(method, late_rounds, past_rounds, hand_over)
 
     @property
     def spec(self) -> Spec:

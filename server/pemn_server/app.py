@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pemn.federation.defence import Defence
 from pemn_server.flower import Fleet
 from pemn_server.log import Log
 from pemn_server.plan import Plan
@@ -48,6 +49,7 @@ def run_federation(
             num_rounds=options.rounds,
             cohort=options.cohort,
             over_select=options.over_select,
+            defence=Defence(options.defence),
             min_clients=options.min_clients,
             round_timeout_s=round_timeout_s,
             wait_timeout_s=wait_timeout_s,

@@ -20,7 +20,8 @@ _ETA_DEN = 1000
 _FEDPM_SPREAD = 1.0
 _ONLY_FOR = {
     **dict.fromkeys(
-        ("strategy", "step", "server_step", "leak", "averaging", "spread", "gain", "tie", "terms"), ("mask",)
+        ("strategy", "step", "server_step", "leak", "averaging", "spread", "gain", "tie", "terms", "defence"),
+        ("mask",),
     ),
     "momentum": ("fedavg", "fedavg-int8", "stc"),
     "share": ("stc",),

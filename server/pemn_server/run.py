@@ -19,6 +19,7 @@ from pemn.errors import (
     RemoteError,
     every_error,
 )
+from pemn.federation.defence import Defence
 from pemn.ledger import Entry
 from pemn.methods import Ballot, Server, ServerState
 from pemn.methods.participants import participants
@@ -49,6 +50,7 @@ class Federation:
         cohort: How many votes a round wants, of clients that the seed draws from those that are here: it is closed as
             soon as they have come. A client gets the spec with its first task. None: of all that are here.
         over_select: How many times as many clients a round asks, >= 1: some do not answer, or late.
+        defence: What of a round's votes is left out.
         min_clients: Votes without which no round is closed.
         round_timeout_s: When a round goes on without the votes that are missing; None: never.
         wait_timeout_s: How long to wait for clients that are missing; None: for ever.
@@ -65,6 +67,7 @@ class Federation:
         num_rounds: int,
         cohort: int | None = None,
         over_select: float = 1.0,
+        defence: Defence = Defence.NONE,
         min_clients: int,
         round_timeout_s: float | None,
         wait_timeout_s: float | None,
@@ -77,7 +80,7 @@ class Federation:
         self._cohort, self._over_select = cohort, over_select
         self._round_timeout_s, self._wait_timeout_s = round_timeout_s, wait_timeout_s
         self._accuracy = accuracy
-        self._server = Server.of(spec, hand_over=fleet.hand_over)
+        self._server = Server.of(spec, hand_over=fleet.hand_over, defence=defence)
 
     def run(self) -> Outcome:
         """Runs all rounds and the final broadcast.
@@ -150,6 +153,9 @@ class Federation:
 
     def _close(self, outcome: Outcome, ballot: Ballot) -> None:
         """Counts a round's votes, and evaluates what comes of them."""
+        if left_out := ballot.left_out():
+            round_, slots = outcome.state.public.round + 1, ", ".join(map(str, left_out))
+            self._progress.warn(f"round {round_}: unlike all others, so left out: votes of clients {slots}")
         with self._progress.timed("tally"):
             outcome.state = self._server.commit(outcome.state, ballot)
         method, state = self._server.method, outcome.state

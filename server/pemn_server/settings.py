@@ -129,6 +129,11 @@ class RunOptions(BaseModel):
         description="how many times as many clients a round asks as it waits for; the first to answer count",
     )
 
+    defence: Literal["none", "trim", "score"] = Field(
+        default="none",
+        description="votes that are left out: of each weight's the extreme ones, or whole ones unlike all others",
+    )
+
     @property
     def cohort(self) -> int | None:
         """How many votes a round waits for; None: those of all that are here."""
