@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,6 +125,21 @@ def test_a_run_of_honest_clients(log: Path, kept: list[Entry]) -> None:
     )
     assert fedavg_bytes(SPEC, outcome.num_votes) == 8 * (9 * 13 + 90) * 3 * ROUNDS
     assert "round 4/4  clients 3/3" in log.read_text()
+
+
+def test_steps_of_the_clock_change_nothing(
+    log: Path, kept: list[Entry], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is set to next year, or to last year, in the middle of a run."""
+    plain = run(ScriptedGrid([honest] * 3), log, [])
+    (log.parent / "ledger.jsonl").unlink()
+    steps, real = itertools.cycle([0.0, 3e7, -6e7]), time.time
+    monkeypatch.setattr(time, "time", lambda: real() + next(steps))
+    outcome = run(ScriptedGrid([honest] * 3), log, kept)
+    assert outcome.num_votes == plain.num_votes == [3] * ROUNDS
+    assert outcome.state.public.hash(SPEC.run_id) == plain.state.public.hash(SPEC.run_id)
+    assert 0 <= outcome.seconds < 60
+    assert "warning" not in log.read_text()
 
 
 def bad_at_training(bad: Answerer) -> Answerer:
