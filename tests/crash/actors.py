@@ -86,6 +86,8 @@ def serve(
     point: str | None = None,
     max_file_bytes: int | None = None,
     return_timeout_s: float | None = None,
+    *,
+    is_watched: bool = False,
 ) -> ForkServerProcess:
     """Starts `pemn-server start`.
 
@@ -95,21 +97,34 @@ def serve(
         point: Where it kills itself.
         max_file_bytes: No file of it grows beyond that, as if the disk were full.
         return_timeout_s: How long it waits for clients to come back after the last round.
+        is_watched: Whether it fails if it unpickles anything; see `_watched`.
     """
-    return _start(_serve, log, options, point, max_file_bytes, return_timeout_s)
+    return _start(is_watched, _serve, log, options, point, max_file_bytes, return_timeout_s)
 
 
-def take_part(log: Path, options: Sequence[object], point: str | None = None) -> ForkServerProcess:
+def take_part(
+    log: Path, options: Sequence[object], point: str | None = None, *, is_watched: bool = False
+) -> ForkServerProcess:
     """Starts `pemn-client start`."""
-    return _start(_take_part, log, options, point)
+    return _start(is_watched, _take_part, log, options, point)
 
 
 def _start(
-    target: Callable[..., None], log: Path, options: Sequence[object], *more: object
+    is_watched: bool, target: Callable[..., None], log: Path, options: Sequence[object], *more: object
 ) -> ForkServerProcess:
-    process = _CONTEXT.Process(target=target, args=(log, [*map(str, options)], *more))
+    arguments = (log, [*map(str, options)], *more)
+    if is_watched:
+        process = _CONTEXT.Process(target=_watched, args=(target, *arguments))
+    else:
+        process = _CONTEXT.Process(target=target, args=arguments)
     process.start()
     return process
+
+
+def _watched(target: Callable[..., None], *arguments: object) -> None:
+    """Works where nothing may be unpickled: slowly, for Python asks the hook about much else."""
+    sys.addaudithook(_no_pickle)
+    target(*arguments)
 
 
 def _serve(
@@ -139,7 +154,6 @@ def _run(log: Path, words: list[str], main: Callable[[], int]) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     sys.argv = words
-    sys.addaudithook(_no_pickle)
     sys.exit(main())
 
 

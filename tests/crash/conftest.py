@@ -20,8 +20,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What a run comes to that nothing happens to."""
-    place = Place(tmp_path_factory.mktemp("whole"))
+    """What a run comes to that nothing happens to, and in which nothing is unpickled."""
+    place = Place(tmp_path_factory.mktemp("whole"), is_watched=True)
     try:
         server, clients = place.serve(), place.clients()
         assert ends(server) == 0, place.server_log.read_text()

@@ -18,8 +18,8 @@ ROUNDS, CLIENTS, TIMEOUT_S = 3, 2, 120
 class Place:
     """A server and its clients, in one folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
+    def __init__(self, folder: Path, *, is_watched: bool = False) -> None:
+        self.folder, self.port, self.is_watched = folder, free_port(), is_watched
         self.run_dir, self.server_log = folder / "run", folder / "server.log"
         self.processes: list[ForkServerProcess] = []
         self.credentials = folder / "tls"
@@ -38,7 +38,16 @@ class Place:
             *("--model", "mlp-32", "--min-clients", CLIENTS, "--rounds", ROUNDS, "--epochs", 1),
             *("--threads", 1, "--run-dir", self.run_dir, *more),
         ]
-        self.processes.append(serve(self.server_log, options, point, max_file_bytes, return_timeout_s))
+        self.processes.append(
+            serve(
+                self.server_log,
+                options,
+                point,
+                max_file_bytes,
+                return_timeout_s,
+                is_watched=self.is_watched,
+            )
+        )
         return self.processes[-1]
 
     def clients(self) -> list[ForkServerProcess]:
@@ -50,7 +59,9 @@ class Place:
             *("--credentials", self.credentials / f"client-{slot}"),
             *("--threads", 1, "--store", self.folder / f"store-{slot}"),
         ]
-        self.processes.append(take_part(self.folder / f"client-{slot}.log", options, point))
+        self.processes.append(
+            take_part(self.folder / f"client-{slot}.log", options, point, is_watched=self.is_watched)
+        )
         return self.processes[-1]
 
     def trained(self) -> list[tuple[int, int]]:
